@@ -1,0 +1,117 @@
+//! The one error type of the library: a kind that callers match on, and a sentence for a person.
+
+use std::fmt;
+
+/// What went wrong, as far as a caller can act on it. The HTTP status of each kind stands in `api/error.rs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// A request's parameter is out of its bounds, of the wrong type, or unknown.
+    InvalidParameter {
+        /// The parameter's name as the caller wrote it, for instance `size`.
+        param: &'static str,
+    },
+    /// A picture that came with a request cannot be read.
+    InvalidImage {
+        /// The parameter that carried the picture.
+        param: &'static str,
+    },
+    /// A checkpoint is missing, damaged, or of a kind that is not supported.
+    Checkpoint,
+    /// A setting of the program is wrong.
+    Config,
+    /// The caller went away or asked to stop.
+    Cancelled,
+    /// The device has too little memory for the work.
+    DeviceMemory,
+    /// Reading or writing a file failed.
+    Io,
+    /// A fault of the program or the device.
+    Internal,
+}
+
+/// An error: its kind and a message that names the parameter or file, the bound, and the value found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+}
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error of any kind with its sentence.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// A parameter that is out of bounds; the sentence must name the bound and the value given.
+    pub fn parameter(param: &'static str, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidParameter { param }, message)
+    }
+
+    /// A picture that cannot be read.
+    pub fn image(param: &'static str, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidImage { param }, message)
+    }
+
+    /// A checkpoint that cannot be used.
+    pub fn checkpoint(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Checkpoint, message)
+    }
+
+    /// A wrong setting.
+    pub fn config(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    /// A failed read or write of `path`.
+    pub fn io(path: impl fmt::Display, cause: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Io, format!("{path}: {cause}"))
+    }
+
+    /// A fault that no caller can mend.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// What a caller can match on.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+
+    /// The sentence for a person.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The name of the parameter at fault, where there is one.
+    pub fn param(&self) -> Option<&'static str> {
+        match self.kind {
+            ErrorKind::InvalidParameter { param } | ErrorKind::InvalidImage { param } => Some(param),
+            _ => None,
+        }
+    }
+
+    /// The same error with words put before its sentence, for instance the file it came from.
+    #[must_use]
+    pub fn context(mut self, before: impl fmt::Display) -> Self {
+        self.message = format!("{before}: {}", self.message);
+        self
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    /// Keeps an error of this crate that passed through candle; tells a full device from other faults.
+    fn from(error: candle_core::Error) -> Self {
+        if let candle_core::Error::WrappedContext { wrapped, .. } = &error
+            && let Some(own) = wrapped.downcast_ref::<Self>()
+        {
+            return own.clone();
+        }
+        let text = error.to_string();
+        let full = text.to_lowercase().replace('_', " ").contains("out of memory");
+        Self::new(if full { ErrorKind::DeviceMemory } else { ErrorKind::Internal }, text)
+    }
+}

@@ -1,0 +1,7 @@
+//! Easel
+pub mod checkpoint;
+pub mod error;
+pub mod model;
+pub mod ops;
+pub mod request;
+pub mod sampler;

@@ -1,0 +1,153 @@
+//! The UNet's transformers: self-attention, attention to the context, and a gated MLP.
+
+use crate::error::Result;
+use crate::ops::{Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, Mask, attention, geglu};
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+/// The sizes of a transformer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TransformerShape {
+    /// Channels of the picture.
+    pub channels: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Transformer layers.
+    pub layers: usize,
+    /// Width of the context.
+    pub context: usize,
+    /// Groups of the group norm.
+    pub groups: usize,
+    /// Whether the picture enters through a linear map, not a 1x1 convolution.
+    pub linear_projection: bool,
+}
+
+/// Epsilon of the group norm before a transformer (`Transformer2DModel` of diffusers).
+const TRANSFORMER_NORM_EPS: f64 = 1e-6;
+/// Epsilon of the layer norms (torch's default).
+const LAYER_NORM_EPS: f64 = 1e-5;
+/// The MLP's inner width over its outer one.
+const MLP_RATIO: usize = 4;
+
+#[derive(Debug)]
+struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn load(vb: &VarBuilder, shape: TransformerShape, context: usize) -> Result<Self> {
+        let channels = shape.channels;
+        Ok(Self {
+            to_q: Linear::load_no_bias(&vb.pp("to_q"), channels, channels)?,
+            to_k: Linear::load_no_bias(&vb.pp("to_k"), context, channels)?,
+            to_v: Linear::load_no_bias(&vb.pp("to_v"), context, channels)?,
+            to_out: Linear::load(&vb.pp("to_out.0"), channels, channels)?,
+            heads: shape.heads,
+        })
+    }
+
+    /// Queries from `x` `[B, L, C]`, keys and values from `context` `[B, S, D]`.
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let (q, k, v) = (self.to_q.forward(x)?, self.to_k.forward(context)?, self.to_v.forward(context)?);
+        self.to_out.forward(&attention(&q, &k, &v, self.heads, Mask::None)?)
+    }
+}
+
+#[derive(Debug)]
+struct TransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff_in: Linear,
+    ff_out: Linear,
+}
+
+impl TransformerBlock {
+    fn load(vb: &VarBuilder, shape: TransformerShape) -> Result<Self> {
+        let channels = shape.channels;
+        let norm = |name: &str| LayerNorm::load(&vb.pp(name), channels, LAYER_NORM_EPS);
+        let inner = channels * MLP_RATIO;
+        Ok(Self {
+            norm1: norm("norm1")?,
+            attn1: Attention::load(&vb.pp("attn1"), shape, channels)?,
+            norm2: norm("norm2")?,
+            attn2: Attention::load(&vb.pp("attn2"), shape, shape.context)?,
+            norm3: norm("norm3")?,
+            ff_in: Linear::load(&vb.pp("ff.net.0.proj"), channels, 2 * inner)?,
+            ff_out: Linear::load(&vb.pp("ff.net.2"), inner, channels)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let normed = self.norm1.forward(x)?;
+        let x = (self.attn1.forward(&normed, &normed)? + x)?;
+        let x = (self.attn2.forward(&self.norm2.forward(&x)?, context)? + x)?;
+        let gated = geglu(&self.ff_in.forward(&self.norm3.forward(&x)?)?)?;
+        Ok((self.ff_out.forward(&gated)? + x)?)
+    }
+}
+
+/// A 1x1 map of the channels, as either kind of checkpoint holds it.
+#[derive(Debug)]
+enum Projection {
+    Linear(Linear),
+    Conv(Conv2d),
+}
+
+impl Projection {
+    fn load(vb: &VarBuilder, shape: TransformerShape) -> Result<Self> {
+        let channels = shape.channels;
+        Ok(if shape.linear_projection {
+            Self::Linear(Linear::load(vb, channels, channels)?)
+        } else {
+            Self::Conv(Conv2d::load(vb, ConvShape::pointwise(channels, channels))?)
+        })
+    }
+
+    /// Maps `[B, H, W, C]` to itself.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Conv(conv) => conv.forward(x),
+            Self::Linear(linear) => Ok(linear.forward(&x.flatten(1, 2)?)?.reshape(x.shape())?),
+        }
+    }
+}
+
+/// Transformer layers over the pixels of a picture (`Transformer2DModel` of diffusers).
+#[derive(Debug)]
+pub(super) struct Transformer2d {
+    norm: GroupNorm,
+    proj_in: Projection,
+    transformer_blocks: Vec<TransformerBlock>,
+    proj_out: Projection,
+}
+
+impl Transformer2d {
+    /// Reads `norm`, `proj_in`, `transformer_blocks.*` and `proj_out`.
+    pub fn load(vb: &VarBuilder, shape: TransformerShape) -> Result<Self> {
+        let layers = vb.pp("transformer_blocks");
+        Ok(Self {
+            norm: GroupNorm::load(&vb.pp("norm"), shape.channels, shape.groups, TRANSFORMER_NORM_EPS)?,
+            proj_in: Projection::load(&vb.pp("proj_in"), shape)?,
+            transformer_blocks: (0..shape.layers)
+                .map(|layer| TransformerBlock::load(&layers.pp(layer), shape))
+                .collect::<Result<_>>()?,
+            proj_out: Projection::load(&vb.pp("proj_out"), shape)?,
+        })
+    }
+
+    /// Maps a picture `[B, H, W, C]` in the light of `context` `[B, S, D]`.
+    pub fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let mut pixels = self.proj_in.forward(&self.norm.forward(x)?)?.flatten(1, 2)?; // [B, H*W, C]
+        for block in &self.transformer_blocks {
+            pixels = block.forward(&pixels, context)?;
+        }
+        Ok((self.proj_out.forward(&pixels.reshape(x.shape())?)? + x)?)
+    }
+}

@@ -1,0 +1,123 @@
+//! Residual blocks and the steps between sizes, which the UNet and the VAE share.
+
+use crate::error::Result;
+use crate::ops::{Conv2d, ConvShape, GroupNorm, Linear, Padding, nearest};
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+/// The sizes of a residual block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ResnetShape {
+    /// Channels in.
+    pub inputs: usize,
+    /// Channels out.
+    pub outputs: usize,
+    /// Width of the time embedding; none in the VAE.
+    pub time: Option<usize>,
+    /// Groups of the group norms.
+    pub groups: usize,
+    /// Epsilon of the group norms.
+    pub eps: f64,
+}
+
+/// Norm, SiLU, convolution, twice, around a shortcut (`ResnetBlock2D` of diffusers).
+#[derive(Debug)]
+pub(super) struct Resnet {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    time_emb_proj: Option<Linear>,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    conv_shortcut: Option<Conv2d>,
+}
+
+impl Resnet {
+    /// Reads a block; it has a `conv_shortcut` where the number of channels changes.
+    pub fn load(vb: &VarBuilder, shape: ResnetShape) -> Result<Self> {
+        let ResnetShape { inputs, outputs, time, groups, eps } = shape;
+        let shortcut = |vb| Conv2d::load(&vb, ConvShape::pointwise(inputs, outputs));
+        Ok(Self {
+            norm1: GroupNorm::load(&vb.pp("norm1"), inputs, groups, eps)?,
+            conv1: Conv2d::load(&vb.pp("conv1"), ConvShape::same3(inputs, outputs))?,
+            time_emb_proj: time
+                .map(|width| Linear::load(&vb.pp("time_emb_proj"), width, outputs))
+                .transpose()?,
+            norm2: GroupNorm::load(&vb.pp("norm2"), outputs, groups, eps)?,
+            conv2: Conv2d::load(&vb.pp("conv2"), ConvShape::same3(outputs, outputs))?,
+            conv_shortcut: (inputs != outputs).then(|| shortcut(vb.pp("conv_shortcut"))).transpose()?,
+        })
+    }
+
+    /// Maps `[B, H, W, inputs]`, with the time embedding after its SiLU `[B, 1, time]`, to `[B, H, W, outputs]`.
+    pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
+        let mut inner = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
+        if let (Some(project), Some(time)) = (&self.time_emb_proj, time) {
+            inner = inner.broadcast_add(&project.forward(time)?.unsqueeze(1)?)?; // + [B, 1, 1, outputs]
+        }
+        let inner = self.conv2.forward(&self.norm2.forward_silu(&inner)?)?;
+        let shortcut = match &self.conv_shortcut {
+            Some(conv) => conv.forward(x)?,
+            None => x.clone(),
+        };
+        Ok((shortcut + inner)?)
+    }
+}
+
+/// Halves a picture with a strided convolution.
+#[derive(Debug)]
+pub(super) struct Downsample {
+    conv: Conv2d,
+}
+
+impl Downsample {
+    /// Reads `conv`.
+    pub fn load(vb: &VarBuilder, channels: usize, padding: Padding) -> Result<Self> {
+        Ok(Self { conv: Conv2d::load(&vb.pp("conv"), ConvShape::halving(channels, padding))? })
+    }
+
+    /// Maps `[B, H, W, C]` to half of it, rounded up under symmetric padding.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.conv.forward(x)
+    }
+}
+
+/// Enlarges a picture by repeating pixels, then convolves it.
+#[derive(Debug)]
+pub(super) struct Upsample {
+    conv: Conv2d,
+}
+
+impl Upsample {
+    /// Reads `conv`.
+    pub fn load(vb: &VarBuilder, channels: usize) -> Result<Self> {
+        Ok(Self { conv: Conv2d::load(&vb.pp("conv"), ConvShape::same3(channels, channels))? })
+    }
+
+    /// Maps `[B, H, W, C]` to `[B, height, width, C]`.
+    pub fn forward(&self, x: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
+        self.conv.forward(&nearest(x, height, width)?)
+    }
+}
+
+/// The last layers of a network: norm, SiLU, convolution.
+#[derive(Debug)]
+pub(super) struct OutputHead {
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl OutputHead {
+    /// Reads `conv_norm_out` and `conv_out`.
+    pub fn load(vb: &VarBuilder, shape: ResnetShape) -> Result<Self> {
+        Ok(Self {
+            conv_norm_out: GroupNorm::load(&vb.pp("conv_norm_out"), shape.inputs, shape.groups, shape.eps)?,
+            conv_out: Conv2d::load(&vb.pp("conv_out"), ConvShape::same3(shape.inputs, shape.outputs))?,
+        })
+    }
+
+    /// Maps `[B, H, W, inputs]` to `[B, H, W, outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(x)?)
+    }
+}
+

@@ -1,0 +1,160 @@
+//! CLIP's text encoders: ViT-L and OpenCLIP's ViT-bigG, told apart by their configs alone.
+
+use super::config::ClipConfig;
+use crate::error::{Error, Result};
+use crate::ops::{Activation, LayerNorm, Linear, Mask, attention};
+use candle_core::{D, IndexOp, Tensor};
+use candle_nn::VarBuilder;
+
+#[derive(Debug)]
+struct EncoderLayer {
+    layer_norm1: LayerNorm,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    layer_norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    heads: usize,
+    activation: Activation,
+}
+
+impl EncoderLayer {
+    fn load(vb: &VarBuilder, config: &ClipConfig) -> Result<Self> {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let norm = |name: &str| LayerNorm::load(&vb.pp(name), width, config.layer_norm_eps);
+        let project = |name: &str| Linear::load(&vb.pp("self_attn").pp(name), width, width);
+        Ok(Self {
+            layer_norm1: norm("layer_norm1")?,
+            q_proj: project("q_proj")?,
+            k_proj: project("k_proj")?,
+            v_proj: project("v_proj")?,
+            out_proj: project("out_proj")?,
+            layer_norm2: norm("layer_norm2")?,
+            fc1: Linear::load(&vb.pp("mlp.fc1"), width, inner)?,
+            fc2: Linear::load(&vb.pp("mlp.fc2"), inner, width)?,
+            heads: config.num_attention_heads,
+            activation: config.activation()?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let normed = self.layer_norm1.forward(x)?;
+        let (q, k, v) =
+            (self.q_proj.forward(&normed)?, self.k_proj.forward(&normed)?, self.v_proj.forward(&normed)?);
+        let x = (self.out_proj.forward(&attention(&q, &k, &v, self.heads, Mask::Causal)?)? + x)?;
+        let inner = self.activation.forward(&self.fc1.forward(&self.layer_norm2.forward(&x)?)?)?;
+        Ok((self.fc2.forward(&inner)? + x)?)
+    }
+}
+
+/// What an encoder makes of token ids.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The output of the layer that conditions the UNet, without the final norm: `[B, 77, hidden]`.
+    pub hidden: Tensor,
+    /// The end token's vector after the final norm and, where the encoder has one, `text_projection`: `[B, P]`.
+    pub pooled: Tensor,
+}
+
+/// A text encoder (`CLIPTextModel` or `CLIPTextModelWithProjection`).
+#[derive(Debug)]
+pub struct TextEncoder {
+    token_embedding: Tensor,    // [vocabulary, hidden]
+    position_embedding: Tensor, // [positions, hidden]
+    layers: Vec<EncoderLayer>,
+    final_layer_norm: LayerNorm,
+    text_projection: Option<Linear>,
+    eos: u32,
+}
+
+/// `eos_token_id` of configs from before transformers knew CLIP's own: the end is then the greatest id.
+const LEGACY_EOS: u32 = 2;
+
+impl TextEncoder {
+    /// Reads an encoder, with or without the `text_model.` prefix that transformers drops from 5.6 on.
+    /// `projected` says whether the class has a `text_projection`.
+    pub fn load(vb: &VarBuilder, config: &ClipConfig, projected: bool) -> Result<Self> {
+        let inner = if vb.contains_tensor("text_model.final_layer_norm.weight") {
+            vb.pp("text_model")
+        } else {
+            vb.clone()
+        };
+        let width = config.hidden_size;
+        let embeddings = inner.pp("embeddings");
+        let layers = inner.pp("encoder.layers");
+        let projection = || {
+            let outputs = config.projection_dim.ok_or_else(|| {
+                Error::checkpoint("text_encoder_2/config.json: projection_dim is missing")
+            })?;
+            Linear::load_no_bias(&vb.pp("text_projection"), width, outputs)
+        };
+        Ok(Self {
+            token_embedding: embeddings.get((config.vocab_size, width), "token_embedding.weight")?,
+            position_embedding: embeddings
+                .get((config.max_position_embeddings, width), "position_embedding.weight")?,
+            layers: (0..config.num_hidden_layers)
+                .map(|layer| EncoderLayer::load(&layers.pp(layer), config))
+                .collect::<Result<_>>()?,
+            final_layer_norm: LayerNorm::load(&inner.pp("final_layer_norm"), width, config.layer_norm_eps)?,
+            text_projection: projected.then(projection).transpose()?,
+            eos: config.eos_token_id,
+        })
+    }
+
+    /// Encodes rows of token ids, all of one length within the position embedding.
+    ///
+    /// `skipped` further layers are left out of [`Encoded::hidden`], beyond the last one that SDXL always leaves out.
+    pub fn forward(&self, ids: &[Vec<u32>], skipped: usize) -> Result<Encoded> {
+        let kept = self.layers.len().checked_sub(1 + skipped).ok_or_else(|| {
+            let most = self.layers.len() - 1;
+            Error::parameter("clip_skip", format!("clip_skip must be at most {most} with this model; got {skipped}"))
+        })?;
+        let mut x = self.embed(ids)?;
+        let mut hidden = x.clone();
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x)?;
+            if index + 1 == kept {
+                hidden = x.clone();
+            }
+        }
+        Ok(Encoded { hidden, pooled: self.pool(&x, ids)? })
+    }
+
+    fn embed(&self, ids: &[Vec<u32>]) -> Result<Tensor> {
+        let length = ids.first().map_or(0, Vec::len);
+        let flat: Vec<u32> = ids.iter().flatten().copied().collect();
+        let rows = self.token_embedding.dim(0)?;
+        if let Some(id) = flat.iter().find(|id| **id as usize >= rows) {
+            return Err(Error::checkpoint(format!("token id {id} is beyond the text encoder's {rows} embeddings")));
+        }
+        let flat = Tensor::from_vec(flat, ids.len() * length, self.token_embedding.device())?;
+        let tokens = self.token_embedding.index_select(&flat, 0)?.reshape((ids.len(), length, ()))?;
+        Ok(tokens.broadcast_add(&self.position_embedding.narrow(0, 0, length)?)?)
+    }
+
+    fn pool(&self, last: &Tensor, ids: &[Vec<u32>]) -> Result<Tensor> {
+        let ends = ids.iter().enumerate().map(|(row, ids)| Ok(last.i((row, self.end_of(ids)))?));
+        let ends = Tensor::stack(&ends.collect::<Result<Vec<_>>>()?, 0)?; // [B, hidden]
+        let pooled = self.final_layer_norm.forward(&ends)?;
+        match &self.text_projection {
+            Some(projection) => Ok(projection.forward(&pooled.unsqueeze(1)?)?.squeeze(1)?),
+            None => Ok(pooled),
+        }
+    }
+
+    /// The position of the first end token; under a legacy config that of the first greatest id.
+    fn end_of(&self, ids: &[u32]) -> usize {
+        let end = if self.eos == LEGACY_EOS { ids.iter().max().copied().unwrap_or(0) } else { self.eos };
+        ids.iter().position(|id| *id == end).unwrap_or(0)
+    }
+
+    /// The width of [`Encoded::pooled`].
+    pub fn pooled_width(&self) -> Result<usize> {
+        match &self.text_projection {
+            Some(projection) => projection.outputs(),
+            None => Ok(self.token_embedding.dim(D::Minus1)?),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The autoencoder between pixels and latents (`AutoencoderKL` of diffusers).
+
+use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
+use super::config::VaeConfig;
+use super::vae_tiles::Tiling;
+use crate::error::Result;
+use crate::ops::{Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, attention};
+use candle_core::{D, Tensor};
+use candle_nn::VarBuilder;
+
+/// Epsilon of every group norm of the VAE.
+const NORM_EPS: f64 = 1e-6;
+/// Channels of a picture.
+const RGB: usize = 3;
+/// Bounds of the posterior's log variance (`DiagonalGaussianDistribution` of diffusers).
+const LOGVAR_BOUNDS: (f64, f64) = (-30.0, 20.0);
+
+/// What an encoded picture may be: a normal distribution for each latent.
+#[derive(Debug)]
+pub struct Posterior {
+    /// Means, `[B, h, w, latent channels]`, not yet scaled.
+    pub mean: Tensor,
+    /// Logarithms of the variances, of the same shape, within -30..=20.
+    pub logvar: Tensor,
+}
+
+impl Posterior {
+    /// The latents that `noise`, of the mean's shape, picks.
+    pub fn sample(&self, noise: &Tensor) -> Result<Tensor> {
+        Ok((&self.mean + (&self.logvar * 0.5)?.exp()?.mul(noise)?)?)
+    }
+}
+
+/// One head of attention over all pixels.
+#[derive(Debug)]
+struct PixelAttention {
+    group_norm: GroupNorm,
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+}
+
+impl PixelAttention {
+    /// Reads the attention by today's names or by those of diffusers before 0.15.
+    fn load(vb: &VarBuilder, channels: usize, groups: usize) -> Result<Self> {
+        let old = vb.contains_tensor("query.weight");
+        let project = |new: &str, former: &str| {
+            Linear::load(&vb.pp(if old { former } else { new }), channels, channels)
+        };
+        Ok(Self {
+            group_norm: GroupNorm::load(&vb.pp("group_norm"), channels, groups, NORM_EPS)?,
+            to_q: project("to_q", "query")?,
+            to_k: project("to_k", "key")?,
+            to_v: project("to_v", "value")?,
+            to_out: project("to_out.0", "proj_attn")?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let pixels = self.group_norm.forward(x)?.flatten(1, 2)?; // [B, H*W, C]
+        let (q, k, v) = (self.to_q.forward(&pixels)?, self.to_k.forward(&pixels)?, self.to_v.forward(&pixels)?);
+        let mixed = self.to_out.forward(&attention(&q, &k, &v, 1, Mask::None)?)?;
+        Ok((mixed.reshape(x.shape())? + x)?)
+    }
+}
+
+#[derive(Debug)]
+struct MidBlock {
+    resnets: [Resnet; 2],
+    attention: Option<PixelAttention>,
+}
+
+impl MidBlock {
+    fn load(vb: &VarBuilder, config: &VaeConfig, channels: usize) -> Result<Self> {
+        let resnet = |index: usize| Resnet::load(&vb.pp("resnets").pp(index), shape(config, channels, channels));
+        let attention =
+            || PixelAttention::load(&vb.pp("attentions.0"), channels, config.norm_num_groups);
+        Ok(Self {
+            resnets: [resnet(0)?, resnet(1)?],
+            attention: config.mid_block_add_attention.then(attention).transpose()?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = self.resnets[0].forward(x, None)?;
+        if let Some(attention) = &self.attention {
+            x = attention.forward(&x)?;
+        }
+        self.resnets[1].forward(&x, None)
+    }
+}
+
+fn shape(config: &VaeConfig, inputs: usize, outputs: usize) -> ResnetShape {
+    ResnetShape { inputs, outputs, time: None, groups: config.norm_num_groups, eps: NORM_EPS }
+}
+
+fn resnets(vb: &VarBuilder, shapes: impl Iterator<Item = ResnetShape>) -> Result<Vec<Resnet>> {
+    let vb = vb.pp("resnets");
+    shapes.enumerate().map(|(layer, shape)| Resnet::load(&vb.pp(layer), shape)).collect()
+}
+
+#[derive(Debug)]
+struct Encoder {
+    conv_in: Conv2d,
+    down_blocks: Vec<(Vec<Resnet>, Option<Downsample>)>,
+    mid_block: MidBlock,
+    head: OutputHead,
+}
+
+impl Encoder {
+    fn load(vb: &VarBuilder, config: &VaeConfig) -> Result<Self> {
+        let channels = &config.block_out_channels;
+        let top = channels[channels.len() - 1];
+        let down_block = |level: usize| {
+            let vb = vb.pp("down_blocks").pp(level);
+            let (before, here) = (channels[level.saturating_sub(1)], channels[level]);
+            let shapes = (0..config.layers_per_block)
+                .map(|layer| shape(config, if layer == 0 { before } else { here }, here));
+            let downsample = || Downsample::load(&vb.pp("downsamplers.0"), here, Padding::BottomRight);
+            let last = level + 1 == channels.len();
+            Ok((resnets(&vb, shapes)?, (!last).then(downsample).transpose()?))
+        };
+        Ok(Self {
+            conv_in: Conv2d::load(&vb.pp("conv_in"), ConvShape::same3(RGB, channels[0]))?,
+            down_blocks: (0..channels.len()).map(down_block).collect::<Result<_>>()?,
+            mid_block: MidBlock::load(&vb.pp("mid_block"), config, top)?,
+            head: OutputHead::load(vb, shape(config, top, 2 * config.latent_channels))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = self.conv_in.forward(x)?;
+        for (resnets, downsample) in &self.down_blocks {
+            for resnet in resnets {
+                x = resnet.forward(&x, None)?;
+            }
+            if let Some(downsample) = downsample {
+                x = downsample.forward(&x)?;
+            }
+        }
+        self.head.forward(&self.mid_block.forward(&x)?)
+    }
+}
+
+#[derive(Debug)]
+struct Decoder {
+    conv_in: Conv2d,
+    mid_block: MidBlock,
+    up_blocks: Vec<(Vec<Resnet>, Option<Upsample>)>,
+    head: OutputHead,
+}
+
+impl Decoder {
+    fn load(vb: &VarBuilder, config: &VaeConfig) -> Result<Self> {
+        let channels: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
+        let up_block = |level: usize| {
+            let vb = vb.pp("up_blocks").pp(level);
+            let (before, here) = (channels[level.saturating_sub(1)], channels[level]);
+            let shapes = (0..=config.layers_per_block)
+                .map(|layer| shape(config, if layer == 0 { before } else { here }, here));
+            let upsample = || Upsample::load(&vb.pp("upsamplers.0"), here);
+            let last = level + 1 == channels.len();
+            Ok((resnets(&vb, shapes)?, (!last).then(upsample).transpose()?))
+        };
+        let bottom = channels[channels.len() - 1];
+        Ok(Self {
+            conv_in: Conv2d::load(&vb.pp("conv_in"), ConvShape::same3(config.latent_channels, channels[0]))?,
+            mid_block: MidBlock::load(&vb.pp("mid_block"), config, channels[0])?,
+            up_blocks: (0..channels.len()).map(up_block).collect::<Result<_>>()?,
+            head: OutputHead::load(vb, shape(config, bottom, RGB))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = self.mid_block.forward(&self.conv_in.forward(x)?)?;
+        for (resnets, upsample) in &self.up_blocks {
+            for resnet in resnets {
+                x = resnet.forward(&x, None)?;
+            }
+            if let Some(upsample) = upsample {
+                x = upsample.forward(&x, (2 * x.dim(1)?, 2 * x.dim(2)?))?;
+            }
+        }
+        self.head.forward(&x)
+    }
+}
+
+/// The autoencoder.
+#[derive(Debug)]
+pub struct Vae {
+    encoder: Encoder,
+    decoder: Decoder,
+    quant_conv: Option<Conv2d>,
+    post_quant_conv: Option<Conv2d>,
+    tiling: Tiling,
+}
+
+impl Vae {
+    /// Reads a VAE.
+    ///
+    /// # Errors
+    /// If a tensor is missing or of another shape.
+    pub fn load(vb: &VarBuilder, config: &VaeConfig) -> Result<Self> {
+        let latents = config.latent_channels;
+        let pointwise = |name: &str, channels| Conv2d::load(&vb.pp(name), ConvShape::pointwise(channels, channels));
+        Ok(Self {
+            encoder: Encoder::load(&vb.pp("encoder"), config)?,
+            decoder: Decoder::load(&vb.pp("decoder"), config)?,
+            quant_conv: config.use_quant_conv.then(|| pointwise("quant_conv", 2 * latents)).transpose()?,
+            post_quant_conv: config
+                .use_post_quant_conv
+                .then(|| pointwise("post_quant_conv", latents))
+                .transpose()?,
+            tiling: Tiling::of(config),
+        })
+    }
+
+    /// What a picture `[B, H, W, 3]` with values in -1..=1 may be as latents.
+    pub fn encode(&self, picture: &Tensor) -> Result<Posterior> {
+        let mut moments = self.encoder.forward(picture)?;
+        if let Some(conv) = &self.quant_conv {
+            moments = conv.forward(&moments)?;
+        }
+        let parts = moments.chunk(2, D::Minus1)?;
+        let (low, high) = LOGVAR_BOUNDS;
+        Ok(Posterior { mean: parts[0].contiguous()?, logvar: parts[1].clamp(low, high)? })
+    }
+
+    /// The picture `[B, 8h, 8w, 3]`, about -1..=1, of unscaled latents `[B, h, w, latent channels]`.
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        match &self.post_quant_conv {
+            Some(conv) => self.decoder.forward(&conv.forward(latents)?),
+            None => self.decoder.forward(latents),
+        }
+    }
+
+    /// [`Vae::decode`] in overlapping tiles, blended: bounded memory for large pictures, at the price of small
+    /// differences, since no tile sees the whole picture.
+    pub fn decode_tiled(&self, latents: &Tensor) -> Result<Tensor> {
+        self.tiling.decode(latents, |tile| self.decode(tile))
+    }
+
+    /// Whether latents of this size are better decoded in tiles.
+    pub fn wants_tiles(&self, height: usize, width: usize) -> bool {
+        self.tiling.is_wanted(height, width)
+    }
+}
