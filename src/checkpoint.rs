@@ -1,24 +1,17 @@
 //! Reading checkpoints: where the parts of a model lie, their configs, and their weights.
 
+mod bundled;
 mod dummy;
+mod files;
 mod folder;
+mod manifest;
 mod scheduler;
+mod source;
 mod weights;
 
+pub use files::Files;
 pub use folder::{Component, Folder, ModelIndex};
+pub use manifest::Settings;
 pub use scheduler::SchedulerConfig;
+pub use source::Checkpoint;
 pub use weights::Weights;
-
-use crate::error::{Error, Result};
-use serde::de::DeserializeOwned;
-use std::path::Path;
-
-/// Reads a JSON file into `T`.
-///
-/// # Errors
-/// If the file cannot be read, is no JSON, or lacks a field; the message names the file and the field.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Error::checkpoint(format!("{}: {error}", path.display())))?;
-    serde_json::from_str(&text).map_err(|error| Error::checkpoint(format!("{}: {error}", path.display())))
-}

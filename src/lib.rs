@@ -3,5 +3,6 @@ pub mod checkpoint;
 pub mod error;
 pub mod model;
 pub mod ops;
+pub mod pipeline;
 pub mod request;
 pub mod sampler;

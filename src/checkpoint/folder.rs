@@ -1,12 +1,13 @@
 //! A diffusers folder: `model_index.json` and one folder for each part.
 
-use super::{SchedulerConfig, Weights, read_json};
+use super::{Files, SchedulerConfig, Weights};
 use crate::error::{Error, Result};
 use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Pipeline classes whose parts this crate knows how to join.
 const PIPELINES: [&str; 3] =
@@ -62,7 +63,7 @@ const VARIANTS: [&str; 3] = ["", ".fp16", ".bf16"];
 /// A checkpoint as diffusers saves it.
 #[derive(Debug, Clone)]
 pub struct Folder {
-    path: PathBuf,
+    files: Files,
     /// What `model_index.json` says.
     pub index: ModelIndex,
 }
@@ -73,26 +74,35 @@ impl Folder {
     /// # Errors
     /// If it has no `model_index.json`, or that names a pipeline other than SDXL's.
     pub fn open(path: &Path) -> Result<Self> {
-        let index_path = path.join("model_index.json");
-        if !index_path.is_file() {
-            let path = path.display();
-            return Err(Error::checkpoint(format!("{path}: no diffusers model here, model_index.json is missing")));
-        }
-        let index: ModelIndex = read_json(&index_path)?;
+        Self::of(Files::Disk(path.to_owned()))
+    }
+
+    /// The bundled model.
+    ///
+    /// # Errors
+    /// If the program was built with a damaged one.
+    pub fn bundled() -> Result<Self> {
+        Self::of(Files::bundled())
+    }
+
+    fn of(files: Files) -> Result<Self> {
+        let missing =
+            || Error::checkpoint(format!("{files}: no diffusers model here, model_index.json is missing"));
+        let index: ModelIndex = files.json_if_there("model_index.json")?.ok_or_else(missing)?;
         if !PIPELINES.contains(&index.class_name.as_str()) {
             return Err(Error::checkpoint(format!(
                 "{}: pipeline class '{}' is not supported; known: {}",
-                index_path.display(),
+                files.shown("model_index.json"),
                 index.class_name,
                 PIPELINES.join(", ")
             )));
         }
-        Ok(Self { path: path.to_owned(), index })
+        Ok(Self { files, index })
     }
 
-    /// The folder's own path.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The folder's own files.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// The `config.json` of a part.
@@ -100,7 +110,7 @@ impl Folder {
     /// # Errors
     /// If it is missing, no JSON, or lacks a field.
     pub fn config<T: DeserializeOwned>(&self, component: Component) -> Result<T> {
-        read_json(&self.path.join(component.folder()).join("config.json"))
+        self.files.folder(component.folder()).json("config.json")
     }
 
     /// The scheduler's config.
@@ -108,71 +118,73 @@ impl Folder {
     /// # Errors
     /// If it is missing or no JSON.
     pub fn scheduler(&self) -> Result<SchedulerConfig> {
-        read_json(&self.path.join("scheduler/scheduler_config.json"))
-    }
-
-    /// The weights of a part, memory-mapped.
-    ///
-    /// # Errors
-    /// If no safetensors file is there, or one is damaged.
-    pub fn weights(&self, component: Component) -> Result<Weights> {
-        let folder = self.path.join(component.folder());
-        Weights::open(&weight_files(&folder, component.stem())?)
+        self.files.folder("scheduler").json("scheduler_config.json")
     }
 
     /// The weights of a part as a tree of tensors of `dtype` on `device`.
     ///
     /// # Errors
-    /// As [`Folder::weights`].
-    pub fn tensors(
-        &self,
-        component: Component,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<candle_nn::VarBuilder<'static>> {
-        Ok(self.weights(component)?.into_tensors(dtype, device))
+    /// If no safetensors file is there, or one is damaged.
+    pub fn tensors(&self, component: Component, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
+        let folder = self.files.folder(component.folder());
+        let names = weight_files(&folder, component.stem())?;
+        Ok(Weights::open(&folder, &names)?.into_tensors(dtype, device))
     }
 }
 
 /// The weight files of a part: one file or the shards of an index, of the first variant that is there.
-fn weight_files(folder: &Path, stem: &str) -> Result<Vec<PathBuf>> {
+fn weight_files(folder: &Files, stem: &str) -> Result<Vec<String>> {
     for variant in VARIANTS {
-        let single = folder.join(format!("{stem}{variant}.safetensors"));
-        if single.is_file() {
+        let single = format!("{stem}{variant}.safetensors");
+        if folder.contains(&single) {
             return Ok(vec![single]);
         }
-        let index = folder.join(format!("{stem}.safetensors.index{variant}.json"));
-        if index.is_file() {
-            return shards(folder, &index);
+        let index = format!("{stem}.safetensors.index{variant}.json");
+        if let Some(shards) = folder.json_if_there::<ShardIndex>(&index)? {
+            return shards.names(folder, &index);
         }
     }
-    let pickle = folder.join(format!("{stem}.bin"));
-    let folder = folder.display();
-    if pickle.is_file() {
+    let pickle = format!("{stem}.bin");
+    if folder.contains(&pickle) || folder.contains("pytorch_model.bin") {
         return Err(Error::checkpoint(format!(
-            "{}: pickled weights can run any code when they are read; convert them to {stem}.safetensors",
-            pickle.display()
+            "{folder}: pickled weights can run any code when they are read; convert them to {stem}.safetensors"
         )));
     }
     Err(Error::checkpoint(format!("{folder}: no weights here; looked for {stem}.safetensors, its shards and variants")))
 }
 
+/// `*.safetensors.index.json`: which file holds which tensor.
 #[derive(Deserialize)]
 struct ShardIndex {
     weight_map: HashMap<String, String>,
 }
 
-/// The files that a shard index names, each once.
-fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    let names: BTreeSet<String> = read_json::<ShardIndex>(index)?.weight_map.into_values().collect();
-    names
-        .into_iter()
-        .map(|name| {
-            let shard = folder.join(&name);
-            if Path::new(&name).components().count() == 1 && shard.is_file() {
-                return Ok(shard);
+impl ShardIndex {
+    /// The files that the index names, each once; all must lie beside it.
+    fn names(self, folder: &Files, index: &str) -> Result<Vec<String>> {
+        let names: BTreeSet<String> = self.weight_map.into_values().collect();
+        let astray = names.iter().find(|name| Path::new(name).components().count() != 1 || !folder.contains(name));
+        match astray {
+            Some(name) => {
+                let index = folder.shown(index);
+                Err(Error::checkpoint(format!("{index}: the shard '{name}' that it names is missing")))
             }
-            Err(Error::checkpoint(format!("{}: the shard '{name}' that it names is missing", index.display())))
-        })
-        .collect()
+            None => Ok(names.into_iter().collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundled_model_is_whole() {
+        let folder = Folder::bundled().expect("the bundled model opens");
+        for component in [Component::TextEncoder, Component::TextEncoder2, Component::Unet, Component::Vae] {
+            folder.tensors(component, DType::F32, &Device::Cpu).expect("its weights open");
+            folder.config::<serde_json::Value>(component).expect("its configs are read");
+        }
+        folder.scheduler().expect("its scheduler is read");
+    }
 }

@@ -29,6 +29,9 @@ pub struct SchedulerConfig {
     /// Added to each timestep of the `leading` spacing.
     #[serde(default)]
     pub steps_offset: usize,
+    /// Whether DDIM ends without noise, not with that of the first timestep.
+    #[serde(default = "yes")]
+    pub set_alpha_to_one: bool,
     /// Whether the table is rescaled to end in pure noise.
     #[serde(default)]
     pub rescale_betas_zero_snr: bool,
@@ -46,6 +49,9 @@ pub struct SchedulerConfig {
     pub algorithm_type: Option<String>,
 }
 
+fn yes() -> bool {
+    true
+}
 fn beta_start() -> f64 {
     0.00085
 }

@@ -1,42 +1,57 @@
 //! Tensors by name: memory-mapped from safetensors files, or random for benchmarks.
 
-use super::dummy;
+use super::{Files, dummy};
 use crate::error::{Error, Result};
-use candle_core::safetensors::{Load, MmapedSafetensors};
+use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
+use safetensors::tensor::TensorView;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// The tensors of one part of a model.
 pub struct Weights {
     source: Source,
+    shown: String,
 }
 
 enum Source {
-    Files { tensors: MmapedSafetensors, shown: String },
+    Mapped(MmapedSafetensors),
+    Bundled(SliceSafetensors<'static>),
     Random,
 }
 
 impl Weights {
-    /// Maps safetensors files into memory; nothing is read but their headers.
+    /// Opens safetensors files of a folder, memory-mapped; nothing is read but their headers.
     ///
     /// # Errors
     /// If a file is missing, truncated, or no safetensors file; the message names it.
-    pub fn open(files: &[PathBuf]) -> Result<Self> {
-        for file in files {
-            check_header(file)?;
-        }
-        // SAFETY: the mapping is sound as long as nobody changes the file while it is mapped, which nobody who
-        // serves a model does; every tensor is copied out of it while the model is loaded.
-        let tensors = unsafe { MmapedSafetensors::multi(files) }
-            .map_err(|error| Error::checkpoint(format!("{}: {error}", shown(files))))?;
-        Ok(Self { source: Source::Files { tensors, shown: shown(files) } })
+    pub fn open(folder: &Files, names: &[String]) -> Result<Self> {
+        let shown = shown(folder, names);
+        let damaged = |error: candle_core::Error| Error::checkpoint(format!("{shown}: {error}"));
+        let source = match folder {
+            Files::Disk(path) => {
+                let files: Vec<PathBuf> = names.iter().map(|name| path.join(name)).collect();
+                files.iter().try_for_each(|file| check_header(file))?;
+                // SAFETY: the mapping is sound as long as nobody changes the file while it is mapped, which
+                // nobody who serves a model does; tensors are copied out of it while the model is loaded.
+                Source::Mapped(unsafe { MmapedSafetensors::multi(&files) }.map_err(damaged)?)
+            }
+            Files::Bundled(_) => {
+                let name = names.first().map_or("", String::as_str);
+                match folder.read(name)? {
+                    Some(Cow::Borrowed(bytes)) => Source::Bundled(SliceSafetensors::new(bytes).map_err(damaged)?),
+                    _ => return Err(Error::checkpoint(format!("{shown}: the file is missing"))),
+                }
+            }
+        };
+        Ok(Self { source, shown })
     }
 
     /// Random weights of whatever shape is asked for, made when they are asked for: for benchmarks.
     pub fn random() -> Self {
-        Self { source: Source::Random }
+        Self { source: Source::Random, shown: "random weights".into() }
     }
 
     /// The weights as a tree of tensors of `dtype` on `device`.
@@ -46,11 +61,11 @@ impl Weights {
 }
 
 /// The files' names in one phrase.
-fn shown(files: &[PathBuf]) -> String {
-    match files {
-        [one] => one.display().to_string(),
-        [first, rest @ ..] => format!("{} and {} more shards", first.display(), rest.len()),
-        [] => "no files".into(),
+fn shown(folder: &Files, names: &[String]) -> String {
+    match names {
+        [one] => folder.shown(one),
+        [first, rest @ ..] => format!("{} and {} more shards", folder.shown(first), rest.len()),
+        [] => folder.to_string(),
     }
 }
 
@@ -85,6 +100,17 @@ fn check_header(path: &Path) -> Result<()> {
 /// The longest header that the safetensors format allows (`MAX_HEADER_SIZE` of the crate).
 const MAX_HEADER: u64 = 100_000_000;
 
+impl Weights {
+    /// The tensor `name` where it lies in its file; `None` if there is none.
+    fn view(&self, name: &str) -> Option<TensorView<'_>> {
+        match &self.source {
+            Source::Mapped(tensors) => tensors.get(name).ok(),
+            Source::Bundled(tensors) => tensors.get(name).ok(),
+            Source::Random => None,
+        }
+    }
+}
+
 impl SimpleBackend for Weights {
     fn get(
         &self,
@@ -94,10 +120,13 @@ impl SimpleBackend for Weights {
         dtype: DType,
         device: &Device,
     ) -> candle_core::Result<Tensor> {
-        let Source::Files { tensors, shown } = &self.source else {
+        let shown = &self.shown;
+        if let Source::Random = self.source {
             return dummy::random(&shape, name, dtype, device);
+        }
+        let Some(view) = self.view(name) else {
+            return Err(refused(format!("{shown}: the tensor '{name}' is missing")));
         };
-        let view = tensors.get(name).map_err(|_| refused(format!("{shown}: the tensor '{name}' is missing")))?;
         if view.shape() != shape.dims() {
             return Err(refused(format!(
                 "{shown}: the tensor '{name}' has the shape {:?}; the config asks for {:?}",
@@ -108,18 +137,12 @@ impl SimpleBackend for Weights {
         view.load(&Device::Cpu)?.to_dtype(dtype)?.to_device(device)
     }
 
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        match &self.source {
-            Source::Files { tensors, .. } => tensors.load(name, device)?.to_dtype(dtype),
-            Source::Random => Err(refused(format!("random weights need a shape for '{name}'"))),
-        }
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        Err(refused(format!("{}: the tensor '{name}' is read without its shape", self.shown)))
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        match &self.source {
-            Source::Files { tensors, .. } => tensors.get(name).is_ok(),
-            Source::Random => false,
-        }
+        self.view(name).is_some()
     }
 }
 

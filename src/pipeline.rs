@@ -1,0 +1,76 @@
+//! From a checked request to pictures: tensors without queues, usable as a library.
+//!
+//! ```text
+//! prompt -> condition ─┐
+//! noise  -> job  ──────┴─> step (one UNet call for rows of many jobs) -> ... -> decode -> Picture
+//! ```
+
+mod condition;
+mod decode;
+mod generate;
+mod job;
+mod load;
+mod noise;
+pub mod prompt;
+mod step;
+
+pub use condition::Conditioned;
+pub use generate::Progress;
+pub use job::Job;
+pub use load::{LoadOptions, open_device, parse_dtype};
+pub use noise::Generator;
+
+use crate::model::clip::TextEncoder;
+use crate::model::config::VaeConfig;
+use crate::model::unet::Unet;
+use crate::model::vae::Vae;
+use crate::request::Defaults;
+use crate::sampler::ddpm::NoiseTable;
+use crate::sampler::prediction::Prediction;
+use crate::sampler::schedule::SpacingOptions;
+use candle_core::{DType, Device};
+use prompt::PromptTokenizer;
+
+/// A text encoder with its tokenizer.
+#[derive(Debug)]
+struct TextTower {
+    tokenizer: PromptTokenizer,
+    encoder: TextEncoder,
+}
+
+/// The training noise of a model and what its network predicts.
+#[derive(Debug)]
+struct Training {
+    table: NoiseTable,
+    spacing: SpacingOptions,
+    prediction: Prediction,
+}
+
+/// An SDXL model, resident on one device.
+#[derive(Debug)]
+pub struct Pipeline {
+    name: String,
+    device: Device,
+    dtype: DType,
+    towers: [TextTower; 2],
+    unet: Unet,
+    unet_inputs: usize,
+    vae: Vae,
+    vae_config: VaeConfig,
+    vae_dtype: DType,
+    training: Training,
+    defaults: Defaults,
+    zeros_for_absent_negative: bool,
+}
+
+impl Pipeline {
+    /// The model's name, as its folder or source names it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the model draws with where a request is silent.
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+}

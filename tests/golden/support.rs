@@ -1,0 +1,79 @@
+//! Reading golden files and measuring distances.
+
+use candle_core::{DType, Device, Tensor};
+use easel::checkpoint::{Files, Folder};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// The tiny models.
+pub const MODELS: [&str; 3] = ["a", "b", "c"];
+
+/// A tiny model and what diffusers made of it.
+pub struct Golden {
+    pub name: &'static str,
+    pub folder: Folder,
+    /// `golden.json`: settings and texts.
+    pub facts: Value,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Golden {
+    pub fn open(name: &'static str) -> Self {
+        let path = fixtures().join("tiny").join(name);
+        let tensors = candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu)
+            .expect("the golden file is read");
+        let facts = Files::Disk(path.clone()).json("golden.json").expect("the settings are read");
+        Self { name, facts, folder: Folder::open(&path).expect("the folder is opened"), tensors }
+    }
+
+    pub fn tensor(&self, name: &str) -> Tensor {
+        self.tensors.get(name).unwrap_or_else(|| panic!("{}: no golden tensor {name}", self.name)).clone()
+    }
+
+    /// A picture tensor `[B, C, H, W]` of torch as `[B, H, W, C]`.
+    pub fn picture(&self, name: &str) -> Tensor {
+        self.tensor(name).permute((0, 2, 3, 1)).and_then(|t| t.contiguous()).expect("a picture has four axes")
+    }
+
+    /// The prompts whose hidden states are stored.
+    pub fn text_rows(&self) -> Vec<usize> {
+        let rows = self.facts["text_rows"].as_array().expect("text_rows is a list");
+        rows.iter().map(|row| row.as_u64().expect("a row is a number") as usize).collect()
+    }
+
+    /// The side of a tile in pixels.
+    pub fn tile_pixels(&self) -> usize {
+        self.facts["tiles"]["tile_sample_min_size"].as_u64().expect("a side is a number") as usize
+    }
+
+    /// A tensor's values in order.
+    pub fn values(&self, name: &str) -> Vec<f32> {
+        values(&self.tensor(name))
+    }
+}
+
+pub fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+pub fn values(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()).expect("a tensor flattens");
+    flat.to_vec1().expect("a flat tensor is a vector")
+}
+
+/// The greatest difference over the greatest magnitude of `want`.
+pub fn relative_error(got: &Tensor, want: &Tensor) -> f32 {
+    assert_eq!(got.dims(), want.dims(), "the shapes differ");
+    let (got, want) = (values(got), values(want));
+    let scale = want.iter().fold(0f32, |most, value| most.max(value.abs()));
+    let worst = got.iter().zip(&want).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(worst.is_finite(), "a value is not finite");
+    worst / scale
+}
+
+/// Asserts that `got` is `want` within `bound`, relative to the greatest magnitude.
+pub fn assert_close(what: &str, got: &Tensor, want: &Tensor, bound: f32) {
+    let error = relative_error(got, want);
+    assert!(error <= bound, "{what}: off by {error:e} relative, {bound:e} allowed");
+}
