@@ -25,9 +25,9 @@ use crate::model::config::VaeConfig;
 use crate::model::unet::Unet;
 use crate::model::vae::Vae;
 use crate::request::Defaults;
-use crate::sampler::ddpm::NoiseTable;
-use crate::sampler::prediction::Prediction;
-use crate::sampler::schedule::SpacingOptions;
+use crate::sampler::NoiseTable;
+use crate::sampler::Prediction;
+use crate::sampler::SpacingOptions;
 use candle_core::{DType, Device};
 use prompt::PromptTokenizer;
 

@@ -9,7 +9,7 @@ pub use picture::{Mask, Picture};
 pub use values::{ClipSkip, Count, Guidance, Prompt, Rescale, Seed, Size, Steps, Strength};
 
 use crate::error::{Error, Result};
-use crate::sampler::names::{SamplerKind, ScheduleKind};
+use crate::sampler::{SamplerKind, ScheduleKind};
 
 /// One request for pictures, whole and checked. Image `k` of it is drawn from `seed + k`.
 #[derive(Debug, Clone, PartialEq)]

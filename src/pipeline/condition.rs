@@ -20,6 +20,7 @@ type Tokens = [Prompted; 2];
 
 impl Pipeline {
     /// Encodes a request's prompt, and its negative prompt where guidance needs it, both to the same length.
+    /// `clip_skip` is the prompt's alone, as in diffusers.
     ///
     /// # Errors
     /// If a prompt is too long, or `clip_skip` leaves no layer.
@@ -40,7 +41,7 @@ impl Pipeline {
         }
         let mut negative = self.tokens("negative_prompt", request.negative.as_ref().map_or("", Prompt::as_str))?;
         equalise(&mut [&mut positive, &mut negative]);
-        Ok((self.encode_tokens(&positive, skipped)?, Some(self.encode_tokens(&negative, skipped)?)))
+        Ok((self.encode_tokens(&positive, skipped)?, Some(self.encode_tokens(&negative, 0)?)))
     }
 
     fn tokens(&self, param: &'static str, text: &str) -> Result<Tokens> {

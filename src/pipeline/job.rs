@@ -3,21 +3,28 @@
 use super::{Conditioned, Generator, Pipeline};
 use crate::error::{Error, Result};
 use crate::request::{GenerateRequest, Mask, Picture, Start};
-use crate::sampler::plans::{HISTORY, Plan, plan};
-use crate::sampler::schedule::Schedule;
+use crate::sampler::{HISTORY, Plan, plan};
+use crate::sampler::Schedule;
 use candle_core::{D, DType, Tensor};
 
-/// The picture under a mask that only part of is drawn anew.
+/// What an inpainting knows of the picture.
 #[derive(Debug)]
 pub(super) struct Canvas {
+    /// What is put back after each evaluation, for UNets that do not see the mask.
+    pub kept: Option<Kept>,
+    /// Mask and latents of the picture without its masked part, `[1, h, w, 5]`, for UNets that see them.
+    pub extra_inputs: Option<Tensor>,
+}
+
+/// The part of a picture that stays as it is.
+#[derive(Debug)]
+pub(super) struct Kept {
     /// The latents of the picture, `[1, h, w, 4]`.
     pub picture: Tensor,
     /// The noise that the job began with, `[1, h, w, 4]`.
     pub noise: Tensor,
-    /// 1 where the picture is drawn anew, `[1, h, w, 1]`.
+    /// 1 where the picture is drawn anew, 0 where it stays, `[1, h, w, 1]`.
     pub mask: Tensor,
-    /// Mask and latents of the picture without its masked part, `[1, h, w, 5]`, for UNets with nine input channels.
-    pub extra_inputs: Option<Tensor>,
 }
 
 /// One image of a request: its latents, its plan, and how far it has come.
@@ -168,30 +175,36 @@ impl Begin<'_> {
         Ok(Beginning { latents, plan, canvas: None })
     }
 
-    fn inpaint(&self, (picture, mask): (&Picture, &Mask), strength: f64, generator: &mut Generator) -> Result<Beginning> {
+    /// The generator picks the picture's latents, then the noise, then the latents of the picture without its
+    /// masked part, as in diffusers, which draws for the last even where the network takes four channels alone,
+    /// and not for the first where it takes nine and forgets the picture.
+    fn inpaint(
+        &self,
+        (picture, mask): (&Picture, &Mask),
+        strength: f64,
+        generator: &mut Generator,
+    ) -> Result<Beginning> {
         let plan = self.plan(&self.tail(strength)?);
+        let takes_mask = self.pipeline.unet_inputs > CHANNELS;
+        let forgets = strength >= 1.0;
         let pixels = self.pipeline.pixels(picture)?;
-        let latents = self.encode(&pixels, generator)?;
+        let latents = if takes_mask && forgets { None } else { Some(self.encode(&pixels, generator)?) };
         let noise = self.draw(generator)?;
         let fine = self.pipeline.mask_pixels(mask)?; // [1, H, W, 1]
-        let mask = self.coarse(&fine)?;
-        let extra_inputs = (self.pipeline.unet_inputs > CHANNELS)
-            .then(|| {
-                let kept = pixels.broadcast_mul(&fine.affine(-1.0, 1.0)?)?;
-                Ok::<_, Error>(Tensor::cat(&[&mask, &self.encode(&kept, generator)?], D::Minus1)?)
-            })
-            .transpose()?;
-        let start = if strength >= 1.0 {
-            (&noise * plan.noise_scale)?
+        let mask = crate::ops::nearest(&fine, self.latents.0, self.latents.1)?;
+        let extra_inputs = if takes_mask {
+            let kept = pixels.broadcast_mul(&fine.affine(-1.0, 1.0)?)?;
+            Some(Tensor::cat(&[&mask, &self.encode(&kept, generator)?], D::Minus1)?)
         } else {
-            (&latents + (&noise * plan.start_sigma())?)?
+            self.draw(generator)?;
+            None
         };
-        Ok(Beginning { latents: start, plan, canvas: Some(Canvas { picture: latents, noise, mask, extra_inputs }) })
-    }
-
-    /// Every eighth pixel of a mask, as torch's nearest interpolation takes them: `[1, h, w, 1]`.
-    fn coarse(&self, mask: &Tensor) -> Result<Tensor> {
-        crate::ops::nearest(mask, self.latents.0, self.latents.1)
+        let start = match &latents {
+            Some(latents) if !forgets => (latents + (&noise * plan.start_sigma())?)?,
+            _ => (&noise * plan.noise_scale)?,
+        };
+        let kept = latents.filter(|_| !takes_mask).map(|picture| Kept { picture, noise, mask });
+        Ok(Beginning { latents: start, plan, canvas: Some(Canvas { kept, extra_inputs }) })
     }
 
     fn schedule(&self) -> Result<Schedule> {

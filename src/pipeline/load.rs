@@ -9,9 +9,9 @@ use crate::model::config::{ClipConfig, UnetConfig, VaeConfig};
 use crate::model::unet::Unet;
 use crate::model::vae::Vae;
 use crate::request::{Defaults, Guidance, Size, Steps};
-use crate::sampler::ddpm::{BetaSchedule, NoiseTable, TrainingSpec};
-use crate::sampler::schedule::SpacingOptions;
-use crate::sampler::names::{SamplerKind, ScheduleKind};
+use crate::sampler::{BetaSchedule, NoiseTable, TrainingSpec};
+use crate::sampler::SpacingOptions;
+use crate::sampler::{SamplerKind, ScheduleKind};
 use candle_core::{DType, Device};
 
 /// Where a model comes from and how it is held.

@@ -3,8 +3,8 @@
 use super::{Job, Pipeline};
 use crate::error::Result;
 use crate::model::unet::Conditioning;
-use crate::sampler::plans::{Eval, HISTORY};
-use crate::sampler::prediction::Scalings;
+use crate::sampler::{Eval, HISTORY};
+use crate::sampler::Scalings;
 use candle_core::{D, DType, Tensor};
 
 impl Pipeline {
@@ -162,7 +162,7 @@ fn spread(x: &Tensor) -> Result<f64> {
 impl Job {
     /// Takes over the result of the evaluation `eval`.
     fn advance(&mut self, eval: &Eval, next: Tensor, denoised: Tensor) -> Result<()> {
-        self.input = if eval.commit { self.under_mask(next)? } else { next };
+        self.input = self.under_mask(next)?;
         if eval.commit {
             self.base = self.input.clone();
         }
@@ -171,14 +171,14 @@ impl Job {
         Ok(())
     }
 
-    /// Puts the picture, at the noise level that the step ended at, back where the mask keeps it.
+    /// Puts the picture, at the noise level that the evaluation led to, back where the mask keeps it.
     fn under_mask(&self, next: Tensor) -> Result<Tensor> {
-        let Some(canvas) = self.canvas.as_ref().filter(|canvas| canvas.extra_inputs.is_none()) else {
+        let Some(kept) = self.canvas.as_ref().and_then(|canvas| canvas.kept.as_ref()) else {
             return Ok(next);
         };
         let sigma = self.plan.sigma_after(self.next);
-        let kept = (&canvas.picture + (&canvas.noise * sigma)?)?;
-        let anew = next.broadcast_mul(&canvas.mask)?;
-        Ok((anew + kept.broadcast_mul(&canvas.mask.affine(-1.0, 1.0)?)?)?)
+        let stays = (&kept.picture + (&kept.noise * sigma)?)?;
+        let anew = next.broadcast_mul(&kept.mask)?;
+        Ok((anew + stays.broadcast_mul(&kept.mask.affine(-1.0, 1.0)?)?)?)
     }
 }

@@ -13,7 +13,7 @@ pub struct Size {
 
 impl Size {
     /// The smallest side in pixels.
-    pub const MIN: u32 = 64;
+    pub const MIN: u32 = 32;
     /// The largest side in pixels.
     pub const MAX: u32 = 4096;
     /// Pixels per latent, so also the grid that sides lie on.
@@ -372,7 +372,7 @@ mod tests {
         for given in ["0x0", "7x7", "100000x8", "100x128", "128", "128x", "-8x64", "128x128x3", "", "99999999999x64"] {
             let (param, message) = refusal(given.parse::<Size>());
             assert_eq!(param, Some("size"), "{given}");
-            assert!(message.contains(given) && message.contains("multiple of 8 from 64 to 4096"), "{message}");
+            assert!(message.contains(given) && message.contains("multiple of 8 from 32 to 4096"), "{message}");
         }
         assert_eq!("1024x768".parse::<Size>().map(|s| (s.width(), s.height())), Ok((1024, 768)));
         assert_eq!("64X4096".parse::<Size>().map(|s| s.to_string()), Ok("64x4096".into()));
@@ -382,7 +382,7 @@ mod tests {
     fn a_pictures_own_size_goes_to_the_nearest_allowed_one() {
         let nearest = |w, h| Size::nearest(w, h).to_string();
         assert_eq!(nearest(100, 100), "104x104");
-        assert_eq!(nearest(3, 5000), "64x4096");
+        assert_eq!(nearest(3, 5000), "32x4096");
         assert_eq!(nearest(u32::MAX, 127), "4096x128");
     }
 

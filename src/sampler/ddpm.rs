@@ -1,10 +1,11 @@
 //! The noise levels a model was trained on: one sigma for each training timestep.
 //!
-//! Formulas: Ho et al. 2020 (betas and their cumulative product), and diffusers' `scheduling_euler_discrete.py` for the
-//! three beta schedules, the rescaling to zero terminal SNR and the two ways between sigma and timestep.
-//! diffusers makes its table in f32 (`1 - beta` alone loses 6e-8), ComfyUI in f64 like this one. SDXL's sigmas agree with
-//! diffusers' to 1.3e-5 relative at timestep 0, where `1 - abar` cancels most, to 2.5e-6 from timestep 20 on and to 4e-7
-//! at the last: far below what a picture of 255 levels shows.
+//! Formulas: Ho et al. 2020 (betas and their cumulative product), and diffusers'
+//! `scheduling_euler_discrete.py` for the three beta schedules, the rescaling to zero terminal SNR and the
+//! two ways between sigma and timestep. diffusers makes its table in f32 (`1 - beta` alone loses 6e-8),
+//! ComfyUI in f64 like this one. SDXL's sigmas agree with diffusers' to 1.3e-5 relative at timestep 0, where
+//! `1 - abar` cancels most, to 2.5e-6 from timestep 20 on and to 4e-7 at the last: far below what a picture
+//! of 255 levels shows.
 
 use super::error::SamplerError;
 
@@ -102,8 +103,8 @@ impl NoiseTable {
         self.sigmas[self.sigmas.len() - 1]
     }
 
-    /// The timestep of `sigma` > 0, fractional, linear in log sigma between two entries and held at the table's ends.
-    /// diffusers' `_sigma_to_t`.
+    /// The timestep of `sigma` > 0, fractional, linear in log sigma between two entries and held at the
+    /// table's ends. diffusers' `_sigma_to_t`.
     pub fn timestep_of(&self, sigma: f64) -> f64 {
         let log_sigma = sigma.ln();
         let above = self.log_sigmas.partition_point(|&entry| entry <= log_sigma);
@@ -112,14 +113,14 @@ impl NoiseTable {
         low as f64 + ((log_sigma - from) / (to - from)).clamp(0.0, 1.0)
     }
 
-    /// The sigma at a timestep that may be fractional, linear in sigma between two entries and held at the ends.
-    /// What diffusers' schedulers do (`np.interp`).
+    /// The sigma at a timestep that may be fractional, linear in sigma between two entries and held at the
+    /// ends. What diffusers' schedulers do (`np.interp`).
     pub fn sigma_of(&self, timestep: f64) -> f64 {
         interpolate(&self.sigmas, timestep)
     }
 
-    /// The sigma at a timestep that may be fractional, linear in log sigma between two entries and held at the ends.
-    /// ComfyUI's `ModelSamplingDiscrete.sigma`.
+    /// The sigma at a timestep that may be fractional, linear in log sigma between two entries and held at
+    /// the ends. ComfyUI's `ModelSamplingDiscrete.sigma`.
     pub fn sigma_of_log(&self, timestep: f64) -> f64 {
         interpolate(&self.log_sigmas, timestep).exp()
     }
@@ -161,8 +162,8 @@ fn cumulative(betas: &[f64]) -> Vec<f64> {
     betas.iter().scan(1.0, product).collect()
 }
 
-/// Shifts and scales the square roots so that the last is 0 and the first stays (Lin et al. 2023, algorithm 1); the last
-/// is then put at [`TERMINAL_ABAR`].
+/// Shifts and scales the square roots so that the last is 0 and the first stays (Lin et al. 2023, algorithm
+/// 1); the last is then put at [`TERMINAL_ABAR`].
 fn rescale(abars: &mut [f64]) {
     let first = abars[0].sqrt();
     let last = abars[abars.len() - 1].sqrt();
@@ -192,13 +193,15 @@ mod tests {
         }
     }
 
-    /// Relative 8e-6 where the product has many factors, and what an error of 4e-8 in `abar` does to small sigmas.
+    /// Relative 8e-6 where the product has many factors, and what an error of 4e-8 in `abar` does to small
+    /// sigmas.
     #[test]
     fn tables_are_those_of_diffusers_up_to_its_f32() {
         for golden in golden("tables").as_array().expect("a list") {
             let table = NoiseTable::new(&spec(&golden["config"])).expect("a sound training");
             let theirs = list(&golden["sigmas"]);
-            let picked = table.sigmas().iter().step_by(table.steps() / 50).chain([&table.sigmas()[table.steps() - 1]]);
+            let picked =
+                table.sigmas().iter().step_by(table.steps() / 50).chain([&table.sigmas()[table.steps() - 1]]);
             assert_eq!(picked.clone().count(), theirs.len());
             for (ours, theirs) in picked.zip(&theirs) {
                 let far = (ours / theirs - 1.0).abs();

@@ -5,7 +5,8 @@ use std::fmt;
 /// A training table or schedule that cannot be made. Its text names the value and the bound.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SamplerError {
-    /// The betas do not describe a training table: they must satisfy 0 < start <= end < 1 and there must be two or more.
+    /// The betas do not describe a training table: they must satisfy 0 < start <= end < 1 and there must be
+    /// two or more.
     Training {
         /// The first beta given.
         beta_start: f64,
@@ -40,7 +41,11 @@ impl fmt::Display for SamplerError {
             ),
             Self::Steps { given, most } => write!(f, "steps must be between 1 and {most}, not {given}"),
             Self::Strength { given, steps } => {
-                write!(f, "strength must be between {} and 1 for {steps} steps, not {given}", 1.0 / *steps as f64)
+                write!(
+                    f,
+                    "strength must be between {} and 1 for {steps} steps, not {given}",
+                    1.0 / *steps as f64
+                )
             }
         }
     }

@@ -111,7 +111,8 @@ impl SamplerKind {
         self.names()[0]
     }
 
-    /// The name followed by its aliases: A1111's, then diffusers' class, all folded by [`fold`] but the first.
+    /// The name followed by its aliases: A1111's, then diffusers' class, all folded by [`fold`] but the
+    /// first.
     fn names(self) -> &'static [&'static str] {
         match self {
             Self::Euler => &["euler", "eulerdiscretescheduler"],
@@ -204,7 +205,8 @@ impl FromStr for ScheduleKind {
     }
 }
 
-/// Reads a sampler's name with, perhaps, a schedule's name after it, as A1111 once wrote them: `DPM++ 2M Karras`.
+/// Reads a sampler's name with, perhaps, a schedule's name after it, as A1111 once wrote them: `DPM++ 2M
+/// Karras`.
 ///
 /// # Errors
 /// When the text is neither a sampler nor a sampler followed by a schedule.

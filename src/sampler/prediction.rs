@@ -1,4 +1,5 @@
-//! How the network's output becomes the denoised estimate (Karras et al. 2022, section 5, with sigma_data = 1).
+//! How the network's output becomes the denoised estimate (Karras et al. 2022, section 5, with sigma_data =
+//! 1).
 
 use std::str::FromStr;
 

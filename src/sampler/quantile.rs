@@ -6,7 +6,8 @@ const SHAPE: f64 = 0.6;
 /// `B(0.6, 0.6) = gamma(0.6)^2 / gamma(1.2)`, from `scipy.special.beta(0.6, 0.6)`.
 const COMPLETE_BETA: f64 = 2.4153442080024723;
 
-/// The number below which a draw from Beta(0.6, 0.6) lies with probability `p` in [0, 1]; `scipy.stats.beta.ppf`.
+/// The number below which a draw from Beta(0.6, 0.6) lies with probability `p` in [0, 1];
+/// `scipy.stats.beta.ppf`.
 pub(super) fn beta_quantile(p: f64) -> f64 {
     if p > 0.5 {
         return 1.0 - beta_quantile(1.0 - p);

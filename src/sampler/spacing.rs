@@ -25,8 +25,8 @@ impl Count {
 
 /// diffusers' timesteps of a spacing. `offset` (`steps_offset`) counts for `leading` alone.
 ///
-/// Where diffusers' rule leaves the table or repeats a timestep (only at about one step per training timestep), the
-/// timesteps are spread evenly between the first and the last.
+/// Where diffusers' rule leaves the table or repeats a timestep (only at about one step per training
+/// timestep), the timesteps are spread evenly between the first and the last.
 pub(super) fn diffusers(family: Family, spacing: ScheduleKind, count: Count, offset: usize) -> Vec<f64> {
     let timesteps = match (family, spacing) {
         (Family::Lcm, _) => lcm(count),
@@ -50,24 +50,24 @@ fn leading(family: Family, count: Count, offset: usize) -> Vec<f64> {
     (0..count.steps).rev().map(timestep).collect()
 }
 
-/// Steps of `trained / steps` down from the end, rounded, less one. The stride is taken as `numpy.arange` takes it, by a
-/// difference: that decides which way ties round.
+/// Steps of `trained / steps` down from the end, rounded, less one. The stride is taken as `numpy.arange`
+/// takes it, by a difference: that decides which way ties round.
 fn trailing(count: Count) -> Vec<f64> {
     let start = count.trained as f64;
     let stride = (start - start / count.steps as f64) - start;
     (0..count.steps).map(|i| (start + i as f64 * stride).round_ties_even() - 1.0).collect()
 }
 
-/// `numpy.linspace(0, last, steps)` reversed, counted from 0 up as numpy does, which decides which way ties round. A
-/// single step is timestep 0, as in diffusers.
+/// `numpy.linspace(0, last, steps)` reversed, counted from 0 up as numpy does, which decides which way ties
+/// round. A single step is timestep 0, as in diffusers.
 fn numpy_linspace(count: Count) -> Vec<f64> {
     let mut timesteps = linspace(0.0, count.last(), count.steps);
     timesteps.reverse();
     timesteps
 }
 
-/// Every so many of LCM's own timesteps (19, 39 .. 999 of 1000). With more than 50 steps, which diffusers refuses, the
-/// grid would be too coarse: its continuation `trailing` is used.
+/// Every so many of LCM's own timesteps (19, 39 .. 999 of 1000). With more than 50 steps, which diffusers
+/// refuses, the grid would be too coarse: its continuation `trailing` is used.
 fn lcm(count: Count) -> Vec<f64> {
     let own = LCM_STEPS.min(count.trained);
     if count.steps > own {
@@ -78,11 +78,12 @@ fn lcm(count: Count) -> Vec<f64> {
     (0..count.steps).map(|i| (index(i) * (count.trained / own)) as f64 - 1.0).collect()
 }
 
-/// ComfyUI's timesteps of a schedule; for `karras` and `exponential`, which are made of sigmas, those of `normal`.
+/// ComfyUI's timesteps of a schedule; for `karras` and `exponential`, which are made of sigmas, those of
+/// `normal`.
 ///
-/// Where ComfyUI would give more or fewer steps than asked (`ddim_uniform` when the stride does not divide, `beta` when
-/// quantiles fall on one timestep), the steps asked for stay: `ddim_uniform` is spread evenly between its ends and `beta`
-/// leaves its timesteps unrounded.
+/// Where ComfyUI would give more or fewer steps than asked (`ddim_uniform` when the stride does not divide,
+/// `beta` when quantiles fall on one timestep), the steps asked for stay: `ddim_uniform` is spread evenly
+/// between its ends and `beta` leaves its timesteps unrounded.
 pub(super) fn comfy(schedule: ScheduleKind, count: Count) -> Vec<f64> {
     let Count { steps, trained } = count;
     let timesteps = match schedule {
@@ -130,4 +131,40 @@ fn spread_if_repeated(timesteps: Vec<f64>) -> Vec<f64> {
         return timesteps;
     }
     linspace(timesteps[0], timesteps[timesteps.len() - 1], timesteps.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::SamplerKind;
+    use super::super::testing::{golden, list, text};
+    use super::*;
+
+    #[test]
+    fn the_spacings_of_diffusers_hold_for_every_number_of_steps() {
+        for theirs in golden("spacings").as_array().expect("a list") {
+            let (sampler, kind) = (text(&theirs["sampler"]), text(&theirs["schedule"]));
+            for (steps, checksum) in (1..).zip(list(&theirs["checksums"])) {
+                if steps == 999 && sampler == SamplerKind::DpmPp2m && kind == ScheduleKind::Leading {
+                    continue; // diffusers leaves the table here, for timestep 1000
+                }
+                let count = Count { steps, trained: 1000 };
+                let timesteps = diffusers(Family::of(sampler), kind, count, 1);
+                let ours: f64 = timesteps.iter().enumerate().map(|(i, t)| (i + 1) as f64 * t).sum();
+                let slack =
+                    if kind == ScheduleKind::Linspace && sampler == SamplerKind::Euler { 1e-7 } else { 0.0 };
+                assert!(
+                    (ours - checksum).abs() <= 1e-3 + slack * checksum,
+                    "{sampler} {kind} {steps}: {ours} {checksum}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn lcm_goes_on_past_its_own_fifty_timesteps() {
+        let count = |steps| Count { steps, trained: 1000 };
+        let own = diffusers(Family::Lcm, ScheduleKind::Leading, count(50), 1);
+        assert_eq!((own[0], own[49]), (999.0, 19.0));
+        assert_eq!(diffusers(Family::Lcm, ScheduleKind::Leading, count(60), 1), trailing(count(60)));
+    }
 }

@@ -30,7 +30,8 @@ pub(super) fn count(value: &Json) -> usize {
 pub(super) fn difference(ours: &[f64], theirs: &[f64]) -> f64 {
     assert_eq!(ours.len(), theirs.len());
     let largest = theirs.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
-    ours.iter().zip(theirs).fold(0.0_f64, |most, (a, b)| most.max((a - b).abs())) / largest.max(f64::MIN_POSITIVE)
+    ours.iter().zip(theirs).fold(0.0_f64, |most, (a, b)| most.max((a - b).abs()))
+        / largest.max(f64::MIN_POSITIVE)
 }
 
 pub(super) fn sdxl() -> NoiseTable {
@@ -40,13 +41,14 @@ pub(super) fn sdxl() -> NoiseTable {
 /// The schedule and plan of a pair on SDXL's table with SDXL's options.
 pub(super) fn planned(sampler: SamplerKind, kind: ScheduleKind, steps: usize) -> (Schedule, Plan) {
     let table = sdxl();
-    let schedule = Schedule::new(sampler, kind, steps, &table, &SpacingOptions::default()).expect("steps in range");
+    let schedule =
+        Schedule::new(sampler, kind, steps, &table, &SpacingOptions::default()).expect("steps in range");
     let plan = plan(&schedule, &table);
     (schedule, plan)
 }
 
-/// The plain meaning of a plan: runs it on a small vector. `denoise` gets the input of each evaluation, `draw` the number
-/// of the draw from 1.
+/// The plain meaning of a plan: runs it on a small vector. `denoise` gets the input of each evaluation,
+/// `draw` the number of the draw from 1.
 pub(super) fn execute(
     plan: &Plan,
     start: Vec<f64>,
@@ -66,7 +68,11 @@ pub(super) fn execute(
         }
         let next = |j: usize| {
             let past: f64 = eval.history.iter().zip(&kept).map(|(c, k)| c * k[j]).sum();
-            eval.x * base[j] + eval.denoised * denoised[j] + past + eval.noise * fresh[j] + eval.held_noise * held[j]
+            eval.x * base[j]
+                + eval.denoised * denoised[j]
+                + past
+                + eval.noise * fresh[j]
+                + eval.held_noise * held[j]
         };
         let next: Vec<f64> = (0..base.len()).map(next).collect();
         let keep = |j: usize| eval.keep_x * input[j] + eval.keep_denoised * denoised[j];

@@ -2,5 +2,6 @@
 //!
 //! The values come from `tests/fixtures/make_tiny.py`; `tests/fixtures/README.md` says what each tensor is.
 
+mod pictures;
 mod stages;
 mod support;

@@ -150,7 +150,7 @@ mod tests {
         let prompted = prompted("cat (dog cat:1.5) [dog] (!:2)");
         let Chunk { ids, weights } = &prompted.chunks()[0];
         assert_eq!(ids[..8], [START, CAT, DOG, CAT, DOG, 0, END, 0]);
-        assert_eq!(weights[..8], [1.0, 1.0, 1.5, 1.5, 1.0 / 1.1, 2.0, 1.0, 1.0]);
+        assert_eq!(weights[..8], [1.0, 1.0, 1.5, 1.5, (1.0 / 1.1_f64) as f32, 2.0, 1.0, 1.0]);
         assert!(ids[7..].iter().all(|&id| id == 0) && weights[7..].iter().all(|&weight| weight == 1.0));
         assert_eq!((ids.len(), weights.len()), (77, 77));
         assert!(prompted.is_weighted());

@@ -13,9 +13,10 @@ pub const HISTORY: usize = 3;
 
 /// One evaluation of the network for one row, and what becomes of its result.
 ///
-/// With `input` the latents that the network sees, `base` the latents at the last commit (equal to `input` unless the
-/// evaluation before was a probe), `D` the denoised estimate, `K[0], K[1] ..` what earlier evaluations kept, newest
-/// first, `n` a fresh standard normal draw and `h` the draw of the evaluation before:
+/// With `input` the latents that the network sees, `base` the latents at the last commit (equal to `input`
+/// unless the evaluation before was a probe), `D` the denoised estimate, `K[0], K[1] ..` what earlier
+/// evaluations kept, newest first, `n` a fresh standard normal draw and `h` the draw of the evaluation
+/// before:
 /// ```text
 /// next = x * base + denoised * D + sum_k history[k] * K[k] + noise * n + held_noise * h
 /// keep   keep_x * input + keep_denoised * D   as the new K[0]
@@ -43,7 +44,8 @@ pub struct Eval {
     pub keep_x: f64,
     /// The part of `D` in what is kept: 1 but for LMS.
     pub keep_denoised: f64,
-    /// Whether `next` ends the step and becomes both `base` and `input`; if not, it is a probe and becomes `input` alone.
+    /// Whether `next` ends the step and becomes both `base` and `input`; if not, it is a probe and becomes
+    /// `input` alone.
     pub commit: bool,
 }
 
@@ -74,7 +76,8 @@ impl Eval {
 pub struct Plan {
     /// The evaluations in order; as many commits as steps.
     pub evals: Vec<Eval>,
-    /// The factor of the standard normal noise that a picture from nothing starts with; see [`Schedule::noise_scale`].
+    /// The factor of the standard normal noise that a picture from nothing starts with; see
+    /// [`Schedule::noise_scale`].
     pub noise_scale: f64,
 }
 
@@ -84,7 +87,8 @@ impl Plan {
         self.evals.iter().filter(|eval| eval.commit).count()
     }
 
-    /// The noise level at the start: a row that starts from a picture starts at `picture + start_sigma() * noise`.
+    /// The noise level at the start: a row that starts from a picture starts at `picture + start_sigma() *
+    /// noise`.
     pub fn start_sigma(&self) -> f64 {
         self.evals[0].sigma
     }
@@ -199,7 +203,8 @@ mod tests {
             set_alpha_to_one: run["set_alpha_to_one"].as_bool().unwrap_or(false),
         };
         let (sampler, kind) = (testing::text(&run["sampler"]), testing::text(&run["schedule"]));
-        let whole = Schedule::new(sampler, kind, count(&run["steps"]), &table, &options).expect("steps in range");
+        let whole =
+            Schedule::new(sampler, kind, count(&run["steps"]), &table, &options).expect("steps in range");
         let strength = run["strength"].as_f64();
         let schedule = strength.map_or(whole.clone(), |v| whole.tail(v).expect("a strength in range"));
         let plan = plan(&schedule, &table);
@@ -212,7 +217,8 @@ mod tests {
         (execute(&plan, start, denoise, noise), weighted.sum(), plan)
     }
 
-    /// Compares all runs of a part of the golden file, and returns the largest difference of latents and of timesteps.
+    /// Compares all runs of a part of the golden file, and returns the largest difference of latents and of
+    /// timesteps.
     fn compare_runs(part: &str) -> (f64, f64) {
         let (mut latents, mut told) = (0.0_f64, 0.0_f64);
         for run in golden(part).as_array().expect("a list") {
@@ -227,8 +233,8 @@ mod tests {
         (latents, told)
     }
 
-    /// diffusers computes in f32, and its table too (see `ddpm`), which one step from timestep 0's neighbour shows most:
-    /// measured 2.9e-5 for the latents, 3.6e-6 for fractional timesteps.
+    /// diffusers computes in f32, and its table too (see `ddpm`), which one step from timestep 0's neighbour
+    /// shows most: measured 2.9e-5 for the latents, 3.6e-6 for fractional timesteps.
     #[test]
     fn plans_draw_the_latents_that_diffusers_schedulers_draw() {
         let (latents, timesteps) = compare_runs("diffusers_runs");
@@ -242,20 +248,24 @@ mod tests {
         assert!(latents < 2e-11 && timesteps == 0.0, "{latents:e} {timesteps:e}");
     }
 
-    /// Whether a denoised estimate that never changes is reached exactly. diffusers' LCM mixes in some latents, and its
-    /// DDIM may miss timesteps and ends above no noise.
+    /// Whether a denoised estimate that never changes is reached exactly. diffusers' LCM mixes in some
+    /// latents, and its DDIM may miss timesteps and ends above no noise.
     fn is_exact(sampler: SamplerKind, kind: ScheduleKind) -> bool {
         let spacing = matches!(kind, ScheduleKind::Leading | ScheduleKind::Trailing | ScheduleKind::Linspace);
         !(spacing && matches!(sampler, SamplerKind::Lcm | SamplerKind::Ddim))
     }
 
     fn pairs() -> impl Iterator<Item = (SamplerKind, ScheduleKind)> {
-        SamplerKind::ALL.iter().flat_map(|&sampler| ScheduleKind::ALL.iter().map(move |&kind| (sampler, kind)))
+        SamplerKind::ALL
+            .iter()
+            .flat_map(|&sampler| ScheduleKind::ALL.iter().map(move |&kind| (sampler, kind)))
     }
 
     #[test]
     fn every_plan_has_one_commit_a_step_and_finite_coefficients() {
-        for ((sampler, kind), steps) in pairs().flat_map(|pair| [1, 2, 3, 4, 5, 20, 50, 1000].map(|n| (pair, n))) {
+        for ((sampler, kind), steps) in
+            pairs().flat_map(|pair| [1, 2, 3, 4, 5, 20, 50, 1000].map(|n| (pair, n)))
+        {
             let (schedule, plan) = planned(sampler, kind, steps);
             assert_eq!(plan.steps(), steps, "{sampler} {kind}");
             assert_eq!(plan.start_sigma(), schedule.sigmas()[0]);
@@ -267,7 +277,10 @@ mod tests {
                 assert!(coefficients.iter().all(|c| c.is_finite()), "{sampler} {kind} {steps} {eval:?}");
                 assert!(eval.history.iter().skip(i).all(|&c| c == 0.0), "{sampler} {kind} {steps} {eval:?}");
                 assert!(eval.keep_x.is_finite() && eval.keep_denoised.is_finite());
-                assert!(eval.sigma >= plan.sigma_after(i) * (1.0 - 1e-12), "{sampler} {kind} {steps} {eval:?}");
+                assert!(
+                    eval.sigma >= plan.sigma_after(i) * (1.0 - 1e-12),
+                    "{sampler} {kind} {steps} {eval:?}"
+                );
                 assert!((0.0..=999.0).contains(&eval.timestep));
                 assert_eq!(eval.step, step, "{sampler} {kind} {steps}");
                 assert!(eval.held_noise == 0.0 || plan.evals[i - 1].draws() && !plan.evals[i - 1].commit);
@@ -314,7 +327,8 @@ mod tests {
         input.iter().map(|x| x / (1.0 + eval.sigma * eval.sigma)).collect()
     }
 
-    /// The latents at the start of the last step, and the sigma there, for Gaussian data and a start of its variance.
+    /// The latents at the start of the last step, and the sigma there, for Gaussian data and a start of its
+    /// variance.
     fn near_the_end(sampler: SamplerKind, steps: usize) -> (Vec<f64>, f64) {
         let (schedule, plan) = planned(sampler, ScheduleKind::Karras, steps);
         let dimension = 2 + plan.evals.len();
@@ -325,7 +339,9 @@ mod tests {
             }
             gaussian(input, eval)
         };
-        execute(&plan, basis(dimension, 1, plan.start_sigma().hypot(1.0)), watch, |k| basis(dimension, k + 1, 1.0));
+        execute(&plan, basis(dimension, 1, plan.start_sigma().hypot(1.0)), watch, |k| {
+            basis(dimension, k + 1, 1.0)
+        });
         (seen, schedule.sigmas()[steps - 1])
     }
 

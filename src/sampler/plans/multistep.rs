@@ -3,12 +3,12 @@
 use super::super::rules::Rules;
 use super::{Eval, HISTORY, Path};
 
-/// Linear multistep: the integral of the polynomial through the newest four derivatives (k-diffusion's `sample_lms`,
-/// diffusers' `LMSDiscreteScheduler`). It keeps the derivatives `(x - D) / sigma`.
+/// Linear multistep: the integral of the polynomial through the newest four derivatives (k-diffusion's
+/// `sample_lms`, diffusers' `LMSDiscreteScheduler`). It keeps the derivatives `(x - D) / sigma`.
 ///
-/// diffusers goes on to sigma 0 by the same rule; ComfyUI takes the denoised estimate in the last step. When diffusers
-/// starts inside its schedule (strength), it weighs the first derivatives as if those of the skipped steps were there;
-/// here the order grows from 1 as at any start.
+/// diffusers goes on to sigma 0 by the same rule; ComfyUI takes the denoised estimate in the last step. When
+/// diffusers starts inside its schedule (strength), it weighs the first derivatives as if those of the
+/// skipped steps were there; here the order grows from 1 as at any start.
 pub(super) fn lms(path: Path) -> Vec<Eval> {
     let step = |i| {
         let eval = path.eval(i);
@@ -29,8 +29,8 @@ pub(super) fn lms(path: Path) -> Vec<Eval> {
     path.steps().map(step).collect()
 }
 
-/// The integral from `nodes[0]` to `end` of the polynomial that is 1 at `nodes[k]` and 0 at the other nodes. Two-point
-/// Gauss-Legendre is exact for it: four nodes make a cubic.
+/// The integral from `nodes[0]` to `end` of the polynomial that is 1 at `nodes[k]` and 0 at the other nodes.
+/// Two-point Gauss-Legendre is exact for it: four nodes make a cubic.
 fn lagrange_integral(nodes: &[f64], k: usize, end: f64) -> f64 {
     let start = nodes[0];
     let half = 0.5 * (end - start);
@@ -43,8 +43,8 @@ fn lagrange_integral(nodes: &[f64], k: usize, end: f64) -> f64 {
 }
 
 /// DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): k-diffusion's `sample_dpmpp_2m`, diffusers'
-/// `DPMSolverMultistepScheduler` of order 2, `midpoint`, `final_sigmas_type="zero"`. The last step is of first order in
-/// both.
+/// `DPMSolverMultistepScheduler` of order 2, `midpoint`, `final_sigmas_type="zero"`. The last step is of
+/// first order in both.
 pub(super) fn dpmpp_2m(path: Path) -> Vec<Eval> {
     let step = |i| {
         let eval = path.eval(i).toward(path.sigma(i + 1));
@@ -73,8 +73,8 @@ pub(super) fn dpmpp_2m_sde(path: Path) -> Vec<Eval> {
 
 /// The stochastic DPM-Solver++(3M) (k-diffusion's `sample_dpmpp_3m_sde`, eta 1).
 ///
-/// diffusers' `sde-dpmsolver++` of order 3 is not this: its third-order term has the wrong sign of one half and does not
-/// vanish with the step.
+/// diffusers' `sde-dpmsolver++` of order 3 is not this: its third-order term has the wrong sign of one half
+/// and does not vanish with the step.
 pub(super) fn dpmpp_3m_sde(path: Path) -> Vec<Eval> {
     let step = |i| {
         let eval = reverse_sde(path, i);
@@ -105,8 +105,8 @@ fn reverse_sde(path: Path, i: usize) -> Eval {
     Eval { x: kept, denoised: 1.0 - kept, ..eval }.with_noise(to * (1.0 - kept).sqrt())
 }
 
-/// The coefficients of D and of the denoised estimate before it in `weight * h * dD/dlambda`, the derivative being taken
-/// over the step before and h being this step's length in lambda.
+/// The coefficients of D and of the denoised estimate before it in `weight * h * dD/dlambda`, the derivative
+/// being taken over the step before and h being this step's length in lambda.
 fn extrapolate(path: Path, i: usize, weight: f64) -> (f64, f64) {
     let ratio = (path.lambda(i) - path.lambda(i - 1)) / (path.lambda(i + 1) - path.lambda(i));
     (weight / ratio, -weight / ratio)

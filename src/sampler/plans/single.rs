@@ -16,8 +16,9 @@ pub(super) fn euler(path: Path) -> Vec<Eval> {
 
 /// Euler to a lower noise level and fresh noise up to the next (k-diffusion's `sample_euler_ancestral`).
 ///
-/// It is also the sampler of Ho et al. 2020 with the smaller of its two variances (`fixed_small`): in the sigma
-/// parametrisation that posterior has the mean `x (s'/s)^2 + D (1 - (s'/s)^2)` and the variance of [`split`].
+/// It is also the sampler of Ho et al. 2020 with the smaller of its two variances (`fixed_small`): in the
+/// sigma parametrisation that posterior has the mean `x (s'/s)^2 + D (1 - (s'/s)^2)` and the variance of
+/// [`split`].
 pub(super) fn ancestral(path: Path) -> Vec<Eval> {
     let step = |i| {
         let (down, up) = split(path.sigma(i), path.sigma(i + 1));
@@ -27,9 +28,9 @@ pub(super) fn ancestral(path: Path) -> Vec<Eval> {
 }
 
 /// DDIM with eta 0 (Song et al. 2021, equation 12), which is Euler's method but for two habits of diffusers'
-/// `DDIMScheduler`: it ends a step `trained / steps` timesteps below, though the next may lie elsewhere, and takes the
-/// result, in its unit variance, for that of the next; and with `set_alpha_to_one` false the last step ends at timestep
-/// 0's noise.
+/// `DDIMScheduler`: it ends a step `trained / steps` timesteps below, though the next may lie elsewhere, and
+/// takes the result, in its unit variance, for that of the next; and with `set_alpha_to_one` false the last
+/// step ends at timestep 0's noise.
 pub(super) fn ddim(path: Path) -> Vec<Eval> {
     let step = |i| {
         let landing = path.schedule.landings()[i];
@@ -42,7 +43,8 @@ pub(super) fn ddim(path: Path) -> Vec<Eval> {
 
 /// Multistep consistency sampling (Luo et al. 2023, algorithm 3): the denoised estimate with fresh noise.
 ///
-/// diffusers' `LCMScheduler` also mixes in the latents by the consistency model's boundary condition; ComfyUI does not.
+/// diffusers' `LCMScheduler` also mixes in the latents by the consistency model's boundary condition; ComfyUI
+/// does not.
 pub(super) fn lcm(path: Path) -> Vec<Eval> {
     let step = |i| {
         let eval = path.eval(i);
@@ -55,8 +57,8 @@ pub(super) fn lcm(path: Path) -> Vec<Eval> {
     path.steps().map(step).collect()
 }
 
-/// The parts of the unit-variance latents and of the denoised estimate in a consistency model's answer (Song et al.
-/// 2023, appendix C).
+/// The parts of the unit-variance latents and of the denoised estimate in a consistency model's answer (Song
+/// et al. 2023, appendix C).
 fn lcm_boundary(timestep: f64) -> (f64, f64) {
     let time = timestep * LCM_TIMESTEP_SCALING;
     let total = time.hypot(LCM_SIGMA_DATA);
@@ -114,8 +116,8 @@ fn midpoint(path: Path, i: usize, to: f64) -> Vec<Eval> {
     vec![path.eval(i).toward(middle).as_probe(), second]
 }
 
-/// DPM-Solver++(2S) (Lu et al. 2022, algorithm 1 with r = 1/2) to a lower noise level, and fresh noise up to the next
-/// (k-diffusion's `sample_dpmpp_2s_ancestral`).
+/// DPM-Solver++(2S) (Lu et al. 2022, algorithm 1 with r = 1/2) to a lower noise level, and fresh noise up to
+/// the next (k-diffusion's `sample_dpmpp_2s_ancestral`).
 pub(super) fn dpmpp_2s_ancestral(path: Path) -> Vec<Eval> {
     let step = |i| {
         let (from, to) = (path.sigma(i), path.sigma(i + 1));
@@ -131,9 +133,10 @@ pub(super) fn dpmpp_2s_ancestral(path: Path) -> Vec<Eval> {
 
 /// Stochastic DPM-Solver++ with two evaluations (k-diffusion's `sample_dpmpp_sde`, eta 1, r = 1/2).
 ///
-/// The noise of the probe is the part of the step's Brownian path down to the middle, with sigma for time, as in
-/// k-diffusion's `BrownianTreeNoiseSampler`: the step's own noise holds that part and a fresh one for the rest. diffusers
-/// and ComfyUI draw the path from `torchsde`'s tree with its own seed, so that no picture of theirs can be met here.
+/// The noise of the probe is the part of the step's Brownian path down to the middle, with sigma for time, as
+/// in k-diffusion's `BrownianTreeNoiseSampler`: the step's own noise holds that part and a fresh one for the
+/// rest. diffusers and ComfyUI draw the path from `torchsde`'s tree with its own seed, so that no picture of
+/// theirs can be met here.
 pub(super) fn dpmpp_sde(path: Path) -> Vec<Eval> {
     let step = |i| {
         let (from, to) = (path.sigma(i), path.sigma(i + 1));
@@ -152,7 +155,8 @@ pub(super) fn dpmpp_sde(path: Path) -> Vec<Eval> {
     path.steps().flat_map(step).collect()
 }
 
-/// Moves from the step's base at the noise level `from` toward the denoised estimate of `eval`, to `down`, and adds `up`.
+/// Moves from the step's base at the noise level `from` toward the denoised estimate of `eval`, to `down`,
+/// and adds `up`.
 fn from_base(eval: Eval, from: f64, down: f64, up: f64) -> Eval {
     Eval { x: down / from, denoised: 1.0 - down / from, ..eval }.with_noise(up)
 }
@@ -165,8 +169,8 @@ fn with_last_noise(mut evals: Vec<Eval>, up: f64) -> Vec<Eval> {
     evals
 }
 
-/// The noise level to go down to and the noise to add so that the variance is that of `to` and the whole step that of
-/// the reverse SDE (k-diffusion's `get_ancestral_step`, eta 1).
+/// The noise level to go down to and the noise to add so that the variance is that of `to` and the whole step
+/// that of the reverse SDE (k-diffusion's `get_ancestral_step`, eta 1).
 fn split(from: f64, to: f64) -> (f64, f64) {
     let ratio = to / from;
     (to * ratio, to * (1.0 - ratio * ratio).sqrt())

@@ -8,14 +8,15 @@ const ORDER: usize = 2;
 /// Coefficients of D, of the estimate before it and of the one before that.
 type Weights = [f64; HISTORY];
 
-/// UniPC of order 2 with B(h) = expm1(h), predicting the denoised estimate: diffusers' `UniPCMultistepScheduler` with its
-/// defaults (`bh2`, `predict_x0`, `lower_order_final`).
+/// UniPC of order 2 with B(h) = expm1(h), predicting the denoised estimate: diffusers'
+/// `UniPCMultistepScheduler` with its defaults (`bh2`, `predict_x0`, `lower_order_final`).
 ///
-/// ComfyUI's `uni_pc` is of order 3 with B(h) = h. Order 2 is taken for all schedules because the paper advises it for
-/// guided sampling, and so that one name means one method.
+/// ComfyUI's `uni_pc` is of order 3 with B(h) = h. Order 2 is taken for all schedules because the paper
+/// advises it for guided sampling, and so that one name means one method.
 ///
-/// The corrector improves the latents that the network has just seen, and the predictor goes on from there. Both are
-/// linear in the same things, so one list of coefficients does both: the latents between steps are the predicted ones.
+/// The corrector improves the latents that the network has just seen, and the predictor goes on from there.
+/// Both are linear in the same things, so one list of coefficients does both: the latents between steps are
+/// the predicted ones.
 pub(super) fn uni_pc(path: Path) -> Vec<Eval> {
     let step = |i| {
         let eval = path.eval(i).toward(path.sigma(i + 1));
@@ -41,8 +42,8 @@ fn prediction(path: Path, i: usize) -> Weights {
     [growth * slope, -growth * slope, 0.0]
 }
 
-/// What the corrector adds to the latents at `i` that the step from `i - 1` predicted: the predictor's slope taken back,
-/// and the slopes put in that fit D at `i` too.
+/// What the corrector adds to the latents at `i` that the step from `i - 1` predicted: the predictor's slope
+/// taken back, and the slopes put in that fit D at `i` too.
 fn correction(path: Path, i: usize) -> Weights {
     if i == 0 {
         return [0.0; HISTORY];
