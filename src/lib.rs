@@ -6,3 +6,5 @@ pub mod ops;
 pub mod pipeline;
 pub mod request;
 pub mod sampler;
+pub mod config;
+pub mod output;

@@ -1,1 +1,44 @@
-fn main() {}
+//! The program: `easel serve | generate | bench | models`.
+
+mod cli;
+
+use clap::Parser;
+use easel::config::{Cli, Command, ModelArgs, ModelsCommand};
+use easel::pipeline::{LoadOptions, open_device, parse_dtype};
+use std::process::ExitCode;
+
+/// Steps free and take the same buffers again and again; this allocator keeps their pages.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let Cli { command, serve } = Cli::parse();
+    let result = match command {
+        None => cli::serve::run(&serve),
+        Some(Command::Serve(args)) => cli::serve::run(&args),
+        Some(Command::Generate(args)) => cli::generate::run(&args),
+        Some(Command::Bench(args)) => cli::bench::run(&args),
+        Some(Command::Models { command: ModelsCommand::List }) => cli::models::list(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sets the number of computing threads and says where the model is to go.
+fn prepare(args: &ModelArgs) -> anyhow::Result<LoadOptions> {
+    let threads = match args.threads {
+        Some(threads) => usize::from(threads),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    Ok(LoadOptions {
+        model: args.model.clone(),
+        device: open_device(&args.device)?,
+        dtype: parse_dtype(&args.dtype)?,
+    })
+}

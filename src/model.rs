@@ -4,6 +4,7 @@ mod attention;
 mod block;
 pub mod clip;
 pub mod config;
+pub mod cost;
 mod embed;
 pub mod unet;
 pub mod vae;

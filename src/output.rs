@@ -1,6 +1,6 @@
 //! Pixels to bytes, and the reading of pictures that come in.
 //!
-//! [`encode()`] writes a [`Picture`](crate::request::Picture) as PNG, JPEG or WebP, with the [`Parameters`] that drew it inside;
+//! [`encode()`] writes a picture as PNG, JPEG or WebP, with the [`Parameters`] that drew it inside;
 //! [`read_parameters`] takes them out again. [`read_picture`] and [`read_mask`] decode what a request brings.
 
 mod embed;

@@ -1,7 +1,8 @@
 //! Where a file keeps its generation parameters: a text chunk in PNG, the EXIF user comment in JPEG and WebP.
 //!
-//! The places are A1111's, so that its readers, ComfyUI's and those of the galleries find them: PNG's `parameters` chunk
-//! as Pillow writes it (`tEXt` for Latin-1, else `iTXt`), and EXIF tag 0x9286 as piexif's `UserComment` helper writes it.
+//! The places are A1111's, so that its readers, ComfyUI's and those of the galleries find them: PNG's
+//! `parameters` chunk as Pillow writes it (`tEXt` for Latin-1, else `iTXt`), and EXIF tag 0x9286 as piexif's
+//! `UserComment` helper writes it.
 
 use exif::{In, Reader, Tag, Value};
 use image::ImageFormat;
@@ -36,8 +37,8 @@ pub(super) fn into_png<W: Write>(
 
 /// Puts `text` into the EXIF of a JPEG file.
 ///
-/// EXIF beyond one segment's 64 KiB (some 32 000 characters) is continued in further ones, which Pillow and ExifTool
-/// join again; other readers find no comment in such a file.
+/// EXIF beyond one segment's 64 KiB (some 32 000 characters) is continued in further ones, which Pillow joins
+/// again; other readers may find no comment in such a file.
 pub(super) fn into_jpeg(file: Vec<u8>, text: &str) -> Result<Vec<u8>, img_parts::Error> {
     let mut jpeg = Jpeg::from_bytes(file.into())?;
     let exif = exif_of(text);
@@ -56,7 +57,8 @@ pub(super) fn into_webp(file: Vec<u8>, text: &str) -> Result<Vec<u8>, img_parts:
     Ok(webp.encoder().bytes().to_vec())
 }
 
-/// The generation parameters inside a PNG, JPEG or WebP file; `None` where there are none or the file is damaged.
+/// The generation parameters inside a PNG, JPEG or WebP file; `None` where there are none or the file is
+/// damaged.
 pub fn read_parameters(file: &[u8]) -> Option<String> {
     match image::guess_format(file).ok()? {
         ImageFormat::Png => from_png(file),
@@ -132,7 +134,7 @@ fn text_of(exif: Vec<u8>) -> Option<String> {
     }
 }
 
-/// The text of a user comment: UTF-16 after `UNICODE`, else UTF-8, with the eight bytes of its kind before it or without.
+/// The text of a user comment: UTF-16 after `UNICODE`, else UTF-8, with or without the eight bytes of a kind.
 fn decoded(comment: &[u8]) -> Option<String> {
     if let Some(utf16) = comment.strip_prefix(UNICODE) {
         let units = utf16.as_chunks::<2>().0.iter().copied().map(u16::from_be_bytes);
@@ -193,6 +195,13 @@ mod tests {
             String::from_utf8(file[at - 4..at].to_vec()).unwrap()
         };
         assert_eq!((kind_of("café"), kind_of("カフェ")), ("tEXt".to_owned(), "iTXt".to_owned()));
+    }
+
+    #[test]
+    fn the_exif_of_a_jpeg_comes_after_its_jfif_segment_which_must_be_the_first() {
+        let file = file(Format::Jpeg { quality: Quality::MAX }, "a");
+        let exif = 4 + usize::from(u16::from_be_bytes([file[4], file[5]]));
+        assert_eq!((&file[2..4], &file[exif..exif + 2]), (&[0xFF, 0xE0][..], &[0xFF, 0xE1][..]));
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Default for Quality {
 /// What a picture is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// Every pixel kept; the only one whose parameters any viewer shows.
+    /// Every pixel kept.
     Png,
     /// Lossy, with colour as finely sampled as brightness (4:4:4).
     Jpeg {
@@ -58,7 +58,7 @@ pub enum Format {
         /// libwebp's quality factor.
         quality: Quality,
     },
-    /// Every pixel kept, a fifth smaller than PNG.
+    /// Every pixel kept, in a file a fifth smaller than PNG for photographs.
     WebpLossless,
 }
 
@@ -69,7 +69,7 @@ impl Format {
     /// The format of OpenAI's `output_format` and `output_compression`; `jpg` is read as `jpeg`, in any case.
     ///
     /// WebP is lossless at quality 100 and lossy below it: 100 is what a caller gets who did not ask for
-    /// compression, and a lossy WebP cannot be true at any quality, since it halves the resolution of colour.
+    /// compression, and a lossy WebP is not true at any quality, since it halves the resolution of colour.
     ///
     /// # Errors
     /// If the name is unknown, or a PNG is to have less than quality 100.
@@ -90,7 +90,8 @@ impl Format {
     /// The format of a file's extension, at quality 100.
     ///
     /// # Errors
-    /// If the extension is none of `png`, `jpg`, `jpeg` and `webp`, or there is none; the error's parameter is `output`.
+    /// If the extension is missing or none of `png`, `jpg`, `jpeg` and `webp`; the error's parameter is
+    /// `output`.
     pub fn of_path(path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         Self::named(extension, Quality::MAX)
@@ -121,8 +122,8 @@ fn unknown(param: &'static str, what: &str, given: &str) -> Error {
     Error::parameter(param, format!("{what} must be one of {}; got '{given}'", Format::NAMES.join(", ")))
 }
 
-/// Writes `picture` as a file of `format`, with `parameters` (the text of [`Parameters::to_text`]) inside where given,
-/// at the place where A1111 puts and seeks it.
+/// Writes `picture` as a file of `format`, with `parameters` (the text of [`Parameters::to_text`]) inside
+/// where given, at the place where A1111 puts and seeks it.
 ///
 /// Takes some tens of milliseconds a megapixel, so not for an asynchronous thread.
 ///
@@ -146,8 +147,8 @@ pub fn encode(picture: &Picture, format: Format, parameters: Option<&str>) -> Re
     }
 }
 
-/// Level 2 with the adaptive filter: 30 ms a megapixel on one core, within a tenth of the size of level 6, which takes
-/// ten times as long; the encoder's own fast mode (8 ms) leaves files 40 % larger.
+/// Level 2 with the adaptive filter: 30 ms a megapixel on one core, for files an eighth larger than those of
+/// level 6, which takes ten times as long; the encoder's own fast mode (8 ms) leaves photographs 45 % larger.
 fn png(picture: &Picture, parameters: Option<&str>) -> std::result::Result<Vec<u8>, png::EncodingError> {
     let mut bytes = Vec::with_capacity(picture.as_bytes().len() / 2);
     let mut encoder = png::Encoder::new(&mut bytes, picture.width(), picture.height());
@@ -172,7 +173,7 @@ fn jpeg(picture: &Picture, quality: Quality) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// libwebp with method 2: half the time of its default 4 for files a few per cent larger.
+/// libwebp with method 2: half the time of its default 4, for files as large below quality 100.
 fn webp_lossy(picture: &Picture, quality: Quality) -> Result<Vec<u8>> {
     let fault = |cause: &dyn fmt::Debug| failed(Format::WebpLossy { quality }, format!("{cause:?}"));
     let mut config = webp::WebPConfig::new().map_err(|cause| fault(&cause))?;
@@ -183,7 +184,8 @@ fn webp_lossy(picture: &Picture, quality: Quality) -> Result<Vec<u8>> {
     Ok(memory.to_vec())
 }
 
-/// The encoder of image-webp: a sixth of libwebp's least time, for files as large as libwebp's at that setting.
+/// The encoder of image-webp: a sixth of libwebp's least time, for files as large as libwebp's at that
+/// setting.
 fn webp_lossless(picture: &Picture) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     WebPEncoder::new_lossless(&mut bytes)

@@ -1,8 +1,8 @@
 //! The generation parameters of one picture, and A1111's text of them.
 //!
 //! The text is the prompt, a line that starts with `Negative prompt:`, and a last line of `Name: value` pairs
-//! (`create_infotext` and `parse_generation_parameters` of AUTOMATIC1111/stable-diffusion-webui 1.10). A value with a
-//! comma, colon or line break in it is a JSON string.
+//! (`create_infotext` and `parse_generation_parameters` of AUTOMATIC1111/stable-diffusion-webui 1.10). A
+//! value with a comma, colon or line break in it is a JSON string.
 
 use crate::error::{Error, Result};
 use crate::request::{
@@ -70,9 +70,10 @@ impl Parameters {
 
     /// A1111's text.
     ///
-    /// A1111 trims each line of a prompt, drops an empty negative prompt, and splits a prompt at a line that starts with
-    /// `Negative prompt:`. Where that would change a prompt, it stands a second time among the settings as `Prompt` or
-    /// `Negative prompt`; A1111 reads those names last, so that they win there as they do in [`Parameters::parse`].
+    /// A1111 trims each line of a prompt, drops an empty negative prompt, and splits a prompt at a line that
+    /// starts with `Negative prompt:`. Where that would change a prompt, it stands a second time among the
+    /// settings, as `Prompt` or `Negative prompt`; A1111 reads those last, so that they win there as in
+    /// [`Parameters::parse`].
     pub fn to_text(&self) -> String {
         let negative = self.negative.as_ref().map(Prompt::as_str);
         let mut head = self.prompt.as_str().to_owned();
@@ -114,7 +115,7 @@ impl Parameters {
         let own = self.negative.as_ref().map(Prompt::as_str);
         let prompt_survives = prompt == self.prompt.as_str();
         let mut pairs = Vec::new();
-        if !prompt_survives || (own.is_none() && negative.is_some()) {
+        if !prompt_survives {
             pairs.push(("Prompt", json(self.prompt.as_str())));
         }
         if let Some(text) = own.filter(|_| !prompt_survives || negative.as_deref() != own) {
@@ -126,8 +127,8 @@ impl Parameters {
     /// Reads a text that this program or A1111 wrote; settings that have no field here are passed over.
     ///
     /// # Errors
-    /// If the last line holds no settings, one of steps, sampler, CFG scale, seed and size is missing, or a value is out
-    /// of the bounds of its type; the error's parameter is that of the value.
+    /// If the last line holds no settings, one of steps, sampler, CFG scale, seed and size is missing, or a
+    /// value is out of the bounds of its type; the error's parameter is that of the value.
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
         let (head, line) = text.rsplit_once('\n').unwrap_or(("", text));
@@ -190,7 +191,8 @@ impl Settings {
         self.optional(name)?.ok_or_else(|| missing(param, name))
     }
 
-    /// The sampler, and the schedule from its own setting or, as A1111 wrote it before 1.9, from the sampler's name.
+    /// The sampler, and the schedule from its own setting or, as A1111 wrote it before 1.9, from the
+    /// sampler's name.
     fn sampler_and_schedule(&self) -> Result<(SamplerKind, Option<ScheduleKind>)> {
         let sampler = self.get("Sampler").ok_or_else(|| missing("sampler", "Sampler"))?;
         let (sampler, in_name) = parse_pair(sampler).map_err(|unknown| refused("sampler", &unknown))?;
@@ -257,7 +259,8 @@ fn is_of_name(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | ' ' | '-' | '/')
 }
 
-/// A1111's quoting, and beyond it of what would not come back as it was: outer spaces, a quotation mark in front.
+/// A1111's quoting, and beyond it of what would not come back as it was: outer spaces, a quotation mark in
+/// front.
 fn quoted(value: &str) -> String {
     let special = value.contains([',', ':']) || value.contains(char::is_control);
     if special || value.starts_with('"') || value.trim() != value { json(value) } else { value.to_owned() }
@@ -440,6 +443,21 @@ mod tests {
     }
 
     #[test]
+    fn values_are_quoted_where_a1111_quotes_them() {
+        assert_eq!(
+            ["a b", "a:b", "a,b", "a\nb", "a\"b"].map(quoted),
+            ["a b", "\"a:b\"", "\"a,b\"", "\"a\\nb\"", "a\"b"]
+        );
+    }
+
+    #[test]
+    fn of_settings_with_one_name_the_last_counts() {
+        let read =
+            Parameters::parse("x\nSteps: 1, Sampler: DDIM, CFG scale: 7, Seed: 1, Size: 64x64, Seed: 2");
+        assert_eq!(read.map(|read| read.seed), Ok(Seed(2)));
+    }
+
+    #[test]
     fn texts_of_a1111_old_and_new_are_read() {
         let text = "cat\nNegative prompt: dog\nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, \
                     Seed: 965400086, Size: 512x768, Model hash: 45dee52b, Lora hashes: \"a: 1, b: 2\"";
@@ -451,8 +469,8 @@ mod tests {
             ("512x768", 7.0, Seed(965_400_086))
         );
         assert_eq!((read.clip_skip.get(), read.model.as_str(), read.strength), (0, "", None));
-        let text = "cat\nSteps: 20, Sampler: UniPC, Schedule type: Automatic, CFG scale: 6.5, Seed: 1, Size: 64x64, \
-                    Clip skip: 2, Model: \"a, \\\"b\\\"\", Version: v1.10.1";
+        let text = "cat\nSteps: 20, Sampler: UniPC, Schedule type: Automatic, CFG scale: 6.5, Seed: 1, \
+                    Size: 64x64, Clip skip: 2, Model: \"a, \\\"b\\\"\", Version: v1.10.1";
         let read = Parameters::parse(text).unwrap();
         assert_eq!((read.schedule, read.clip_skip.get(), read.model.as_str()), (None, 1, "a, \"b\""));
     }
@@ -473,6 +491,7 @@ mod tests {
         assert!(Parameters::parse(whole).is_ok());
         assert_eq!(refusal("just a prompt, nothing else").0, Some("parameters"));
         assert_eq!(refusal("").0, Some("parameters"));
+        assert_eq!(refusal("Steps: 20, Seed: 3").0, Some("parameters"));
         assert_eq!(
             refusal(&whole.replace("Steps", "Stops")),
             (Some("steps"), "the parameters text has no Steps".into())

@@ -1,4 +1,5 @@
-//! Pictures and masks that come with a request: bytes to pixels, with bounds checked before any pixel is decoded.
+//! Pictures and masks that come with a request: bytes to pixels, with bounds checked before any pixel is
+//! decoded.
 
 use crate::error::{Error, Result};
 use crate::request::{Mask, Picture};
@@ -17,7 +18,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 16384 a side and 64 Mpx: more than phones take, and at most half a gigabyte while a picture is decoded.
+    /// 16384 a side and 64 Mpx: what phones take, and under a gigabyte while such a picture is decoded.
     fn default() -> Self {
         Self { max_side: 16_384, max_pixels: 64 << 20 }
     }
@@ -25,9 +26,9 @@ impl Default for Limits {
 
 /// Decodes a PNG, JPEG or WebP file (told by its content), turned upright by its EXIF orientation.
 ///
-/// Grey, palette, 16-bit and CMYK pictures become RGB of eight bits. Transparency is dropped and the colour under it
-/// kept, not blended: OpenAI's edits send a picture whose transparent part is the mask. Of an animation the first frame is
-/// taken. Colour profiles are not applied.
+/// Grey, palette, 16-bit and CMYK pictures become RGB of eight bits. Transparency is dropped and the colour
+/// under it kept, not blended: OpenAI's edits send a picture whose transparent part is the mask. Of an
+/// animation the first frame is taken. Colour profiles are not applied.
 ///
 /// # Errors
 /// If the file is of another format, cut short or damaged, or larger than `limits`; the error names `param`.
@@ -37,8 +38,8 @@ pub fn read_picture(bytes: &[u8], param: &'static str, limits: Limits) -> Result
 
 /// Decodes a mask, a file as in [`read_picture`], by the rule that its transparency calls for:
 ///
-/// - OpenAI's, where any pixel is the least transparent: what is more transparent than not (alpha up to 127, so fully
-///   transparent above all) is drawn anew, whatever its colour.
+/// - OpenAI's, where any pixel is the least transparent: what is more transparent than not (alpha up to 127,
+///   so fully transparent above all) is drawn anew, whatever its colour.
 /// - A1111's and diffusers', where none is: what is lighter than not (grey from 128 on) is drawn anew.
 ///
 /// # Errors
@@ -75,8 +76,8 @@ fn decode(bytes: &[u8], param: &'static str, limits: Limits) -> Result<DynamicIm
     Ok(image)
 }
 
-/// What the decoders may allocate: the largest picture at eight bytes a pixel, and as much again as a small one.
-/// Sides are left to [`check_size`], which names the bound.
+/// What the decoders may allocate: the largest picture at eight bytes a pixel, and 64 MiB beside it. Sides are
+/// left to [`check_size`], which names the bound.
 fn bounds(limits: Limits) -> image::Limits {
     let mut bounds = image::Limits::no_limits();
     bounds.max_alloc = Some(limits.max_pixels.saturating_mul(8).saturating_add(64 << 20));
@@ -109,15 +110,16 @@ fn check_size((width, height): (u32, u32), param: &'static str, limits: Limits) 
     Ok(())
 }
 
-/// Whether a JPEG's pixels are followed by the end marker; the decoder fills up a file that stops before it with grey.
-/// A file whose headers make no sense is left for the decoder to refuse.
+/// Whether a JPEG's pixels are followed by the end marker; the decoder fills up a file that stops before it
+/// with grey. A file whose headers make no sense is left for the decoder to refuse.
 fn has_end(bytes: &[u8]) -> bool {
     let Ok(jpeg) = Jpeg::from_bytes(Bytes::copy_from_slice(bytes)) else { return true };
     let after_headers = jpeg.segments().last().map_or(0, |scan| scan.len_with_entropy() - scan.len());
     bytes[bytes.len() - after_headers..].windows(2).any(|pair| pair == [0xFF, 0xD9])
 }
 
-/// Whether decoding failed because the file stops early: the decoder says so, or a WebP is shorter than its header claims.
+/// Whether decoding failed because the file stops early: the decoder says so, or a WebP is shorter than its
+/// header claims.
 fn is_cut_short(bytes: &[u8], format: ImageFormat, cause: &ImageError) -> bool {
     let claimed = bytes.get(4..).and_then(|bytes| bytes.first_chunk()).copied().map(u32::from_le_bytes);
     let missing = claimed.is_some_and(|claimed| claimed as usize > bytes.len() - 8);
@@ -224,6 +226,8 @@ mod tests {
         let message = refusal(&file, limits(29, 600));
         assert_eq!(message, "image[] may have at most 29 pixels a side and 600 in all; it is 30x20");
         assert!(refusal(&file, limits(30, 599)).ends_with("599 in all; it is 30x20"));
+        let tall = written(RgbImage::new(20, 30), ImageFormat::WebP);
+        assert!(refusal(&tall, limits(29, 600)).ends_with("it is 20x30"));
     }
 
     #[test]
@@ -274,6 +278,13 @@ mod tests {
         let image = RgbaImage::from_fn(6, 1, |x, _| Rgba([255, 255, 255, alphas[x as usize]]));
         let mask = read_mask(&written(image, ImageFormat::Png), Limits::default()).unwrap();
         assert_eq!(mask.as_bytes(), [0, 0, 0, 255, 255, 255]);
+    }
+
+    #[test]
+    fn the_least_transparency_makes_a_mask_one_by_transparency() {
+        let image = RgbaImage::from_fn(2, 1, |x, _| Rgba([255, 255, 255, 255 - x as u8]));
+        let mask = read_mask(&written(image, ImageFormat::Png), Limits::default()).unwrap();
+        assert_eq!(mask.as_bytes(), [0, 0]);
     }
 
     #[test]

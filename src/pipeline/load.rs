@@ -108,8 +108,7 @@ impl Parts<'_> {
         let config: ClipConfig = self.checkpoint.config(component)?;
         let projected = component == Component::TextEncoder2;
         let tokenizer = match self.checkpoint.tokenizer(tokenizer) {
-            Some(crate::checkpoint::Files::Disk(path)) => PromptTokenizer::load(&path)?,
-            Some(crate::checkpoint::Files::Bundled(path)) => PromptTokenizer::load(&std::path::Path::new("models/sketch").join(path))?,
+            Some(files) => PromptTokenizer::load(&files)?,
             None => PromptTokenizer::bundled(pad)?,
         };
         if tokenizer.vocab_size() > config.vocab_size {

@@ -15,6 +15,7 @@ mod tests {
     use super::*;
     use serde::Deserialize;
     use std::collections::BTreeMap;
+    use crate::checkpoint::Files;
     use std::path::Path;
 
     const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -42,7 +43,7 @@ mod tests {
         let opened = match name {
             "bundled EndOfText" => PromptTokenizer::bundled(Pad::EndOfText),
             "bundled Exclamation" => PromptTokenizer::bundled(Pad::Exclamation),
-            folder => PromptTokenizer::load(&Path::new(ROOT).join(folder)),
+            folder => PromptTokenizer::load(&Files::Disk(Path::new(ROOT).join(folder))),
         };
         opened.expect("the tokenizer loads")
     }

@@ -35,11 +35,17 @@ impl Family {
     pub(super) fn of(sampler: SamplerKind) -> Self {
         use SamplerKind as S;
         match sampler {
-            S::Euler | S::EulerAncestral | S::Heun | S::Dpm2 | S::Dpm2Ancestral => Self::Sigma,
-            S::Lms | S::DpmPpSde | S::DpmPp2sAncestral => Self::Sigma,
             S::DpmPp2m | S::DpmPp2mSde | S::DpmPp3mSde | S::UniPc => Self::Multistep,
             S::Ddpm | S::Ddim => Self::Discrete,
             S::Lcm => Self::Lcm,
+            S::Euler
+            | S::EulerAncestral
+            | S::Heun
+            | S::Dpm2
+            | S::Dpm2Ancestral
+            | S::Lms
+            | S::DpmPpSde
+            | S::DpmPp2sAncestral => Self::Sigma,
         }
     }
 }
@@ -131,7 +137,8 @@ mod tests {
             "dpm_2+normal dpm_2+sgm_uniform dpm_2+simple dpm_2+ddim_uniform dpm_2+beta \
              dpm_2_ancestral+normal dpm_2_ancestral+sgm_uniform dpm_2_ancestral+simple \
              dpm_2_ancestral+ddim_uniform dpm_2_ancestral+beta \
-             uni_pc+normal uni_pc+exponential uni_pc+sgm_uniform uni_pc+simple uni_pc+ddim_uniform uni_pc+beta"
+             uni_pc+normal uni_pc+exponential uni_pc+sgm_uniform uni_pc+simple uni_pc+ddim_uniform \
+             uni_pc+beta"
         );
     }
 }

@@ -79,7 +79,9 @@ impl Schedule {
             timesteps = sigmas.iter().map(|&sigma| table.timestep_of(sigma)).collect();
         }
         if !rules.fractional_timesteps(sampler, kind) {
-            timesteps.iter_mut().for_each(|t| *t = nearest(*t));
+            for t in &mut timesteps {
+                *t = nearest(*t);
+            }
         }
         timesteps.truncate(steps);
         sigmas.truncate(steps);

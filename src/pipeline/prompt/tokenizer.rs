@@ -4,9 +4,9 @@
 //! vocabulary, the merges and the special tokens from a folder and fixes the rest.
 
 use super::vocabulary::{Pad, Special, Vocabulary};
+use crate::checkpoint::Files;
 use crate::error::{Error, Result};
 use std::fmt;
-use std::path::Path;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::utils::{Lowercase, Sequence as Normalizers};
 use tokenizers::normalizers::{NFC, Replace, replace::ReplacePattern};
@@ -36,8 +36,8 @@ impl PromptTokenizer {
     ///
     /// # Errors
     /// If a file is missing, cannot be read, or does not hold what it should; the error names the file.
-    pub fn load(folder: &Path) -> Result<Self> {
-        Self::build(Vocabulary::read(folder)?).map_err(|error| error.context(folder.display()))
+    pub fn load(folder: &Files) -> Result<Self> {
+        Self::build(Vocabulary::read(folder)?).map_err(|error| error.context(folder))
     }
 
     /// CLIP's own vocabulary, for checkpoints that bring no tokenizer. SDXL's two differ in what they fill with.

@@ -1,11 +1,9 @@
 //! What a tokenizer is made of, read from a checkpoint's folder or from the merges compiled in.
 
+use crate::checkpoint::Files;
 use crate::error::{Error, Result};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, HashMap};
-use std::io::ErrorKind;
-use std::path::Path;
 use tokenizers::AddedToken;
 
 /// OpenAI's merges; their origin and licence stand beside them.
@@ -55,22 +53,22 @@ impl Vocabulary {
     ///
     /// # Errors
     /// If none of them is there, or one cannot be read or holds something else.
-    pub fn read(folder: &Path) -> Result<Self> {
-        if let Some(file) = json_if_there::<TokenizerFile>(&folder.join("tokenizer.json"))? {
+    pub fn read(folder: &Files) -> Result<Self> {
+        if let Some(file) = folder.json_if_there::<TokenizerFile>("tokenizer.json")? {
             let special = Special::read(folder, file.added_tokens)?;
             let merges = file.model.merges.into_iter().map(Merge::pair).collect::<Result<_>>();
-            let merges = merges.map_err(|e| e.context(folder.join("tokenizer.json").display()))?;
+            let merges = merges.map_err(|error| error.context(folder.shown("tokenizer.json")))?;
             return Ok(Self { ids: file.model.vocab, merges, special });
         }
-        let path = folder.join("vocab.json");
-        let ids = json_if_there(&path)?.ok_or_else(|| {
-            let folder = folder.display();
+        let ids = folder.json_if_there("vocab.json")?.ok_or_else(|| {
             Error::checkpoint(format!("{folder}: there is neither a tokenizer.json nor a vocab.json"))
         })?;
-        let path = folder.join("merges.txt");
-        let text = text_if_there(&path)?
-            .ok_or_else(|| Error::checkpoint(format!("{}: the file is missing", path.display())))?;
-        let merges = pairs(&text).map_err(|error| error.context(path.display()))?;
+        let shown = folder.shown("merges.txt");
+        let text = folder
+            .read("merges.txt")?
+            .ok_or_else(|| Error::checkpoint(format!("{shown}: the file is missing")))?;
+        let text = str::from_utf8(&text).map_err(|error| Error::checkpoint(format!("{shown}: {error}")))?;
+        let merges = pairs(text).map_err(|error| error.context(shown))?;
         Ok(Self { ids, merges, special: Special::read(folder, Vec::new())? })
     }
 
@@ -98,13 +96,12 @@ impl Vocabulary {
 impl Special {
     /// The special tokens of a folder by transformers' rules (`PreTrainedTokenizerBase._from_pretrained`): where the
     /// configuration lists its added tokens it alone counts; otherwise `special_tokens_map.json` goes before it.
-    fn read(folder: &Path, saved: Vec<Described>) -> Result<Self> {
-        let path = folder.join("tokenizer_config.json");
-        let mut config = json_if_there::<Config>(&path)?.unwrap_or_default();
+    fn read(folder: &Files, saved: Vec<Described>) -> Result<Self> {
+        let mut config = folder.json_if_there::<Config>("tokenizer_config.json")?.unwrap_or_default();
         if let Some(added) = config.added_tokens_decoder.take() {
             return Ok(Self::resolve(config.names, added.into_values().collect()));
         }
-        let map = json_if_there::<Names>(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
+        let map = folder.json_if_there::<Names>("special_tokens_map.json")?.unwrap_or_default();
         Ok(Self::resolve(map.or(config.names), saved))
     }
 
@@ -251,21 +248,6 @@ fn pair(line: &str) -> Result<(String, String)> {
     }
 }
 
-fn json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let parse = |text: String| {
-        serde_json::from_str(&text).map_err(|e| Error::checkpoint(format!("{}: {e}", path.display())))
-    };
-    text_if_there(path)?.map(parse).transpose()
-}
-
-fn text_if_there(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(path.display(), e)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,8 +272,12 @@ mod tests {
             Self(path)
         }
 
+        fn load(&self) -> Result<PromptTokenizer> {
+            PromptTokenizer::load(&Files::Disk(self.0.clone()))
+        }
+
         fn refusal(&self) -> String {
-            PromptTokenizer::load(&self.0).expect_err("the folder is damaged").message().to_owned()
+            self.load().expect_err("the folder is damaged").message().to_owned()
         }
     }
 
@@ -308,7 +294,7 @@ mod tests {
     #[test]
     fn a_saved_tokenizer_counts_by_its_vocabulary_merges_and_special_tokens_alone() {
         let folder = Folder::new("saved", &[("tokenizer.json", SAVED)]);
-        let tokenizer = PromptTokenizer::load(&folder.0).expect("it loads");
+        let tokenizer = folder.load().expect("it loads");
         assert_eq!(ids(&tokenizer), (3, 4, 4, 5));
         assert_eq!(
             tokenizer.encode("AB a").as_deref(),
@@ -323,7 +309,7 @@ mod tests {
         let other = r#"{"pad_token": "ab</w>", "added_tokens_decoder": {}}"#;
         let pad = |files: &[(&str, &str)]| {
             let folder = Folder::new("filling", &[&[("tokenizer.json", SAVED)], files].concat());
-            PromptTokenizer::load(&folder.0).map(|t| t.pad())
+            folder.load().map(|t| t.pad())
         };
         assert_eq!(pad(&[("tokenizer_config.json", r#"{"pad_token": "a", "bos_token": null}"#)]), Ok(0));
         assert_eq!(pad(&[("special_tokens_map.json", map)]), Ok(0));
@@ -331,10 +317,21 @@ mod tests {
     }
 
     #[test]
+    fn a_named_token_is_found_before_lower_casing_unless_it_says_otherwise() {
+        let normalized =
+            |json| serde_json::from_str::<Token>(json).map(|token| token.added().normalized).ok();
+        assert_eq!(normalized(r#""X""#), Some(false));
+        assert_eq!(normalized(r#"{"content": "X"}"#), Some(false));
+        assert_eq!(normalized(r#"{"content": "X", "normalized": true, "special": false}"#), Some(true));
+        let plain = serde_json::from_str::<Described>(r#"{"content": "X"}"#).map(|token| token.added(false));
+        assert_eq!(plain.ok(), Some(AddedToken::from("X", false)));
+    }
+
+    #[test]
     fn a_token_beyond_the_vocabulary_widens_it() {
         let config = ("tokenizer_config.json", r#"{"pad_token": "<new>"}"#);
         let folder = Folder::new("wider", &[("tokenizer.json", SAVED), config]);
-        assert_eq!(PromptTokenizer::load(&folder.0).as_ref().map(ids), Ok((3, 4, 5, 6)));
+        assert_eq!(folder.load().as_ref().map(ids), Ok((3, 4, 5, 6)));
     }
 
     #[test]

@@ -1,0 +1,186 @@
+//! `easel bench`: how long the parts of a model take.
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use easel::checkpoint::{Checkpoint, Component};
+use easel::config::{BenchArgs, Part};
+use easel::model::clip::TextEncoder;
+use easel::model::config::{ClipConfig, UnetConfig, VaeConfig};
+use easel::model::cost;
+use easel::model::unet::{Conditioning, Unet};
+use easel::model::vae::Vae;
+use easel::pipeline::LoadOptions;
+use easel::request::Size;
+use serde::Serialize;
+use std::time::Instant;
+
+/// Positions that a text encoder reads.
+const TOKENS: usize = 77;
+
+/// One line of the table.
+#[derive(Debug, Serialize)]
+struct Timing {
+    what: &'static str,
+    size: String,
+    rows: usize,
+    dtype: &'static str,
+    /// The quickest run, in seconds.
+    best_s: f64,
+    /// The middle run, in seconds.
+    median_s: f64,
+    /// Operations a second in the quickest run, in thousand millions.
+    gflops: f64,
+    /// The most memory that the process held so far, in MiB; none where the system does not tell.
+    peak_mib: Option<u64>,
+}
+
+/// Times what the arguments ask for and prints a line for each.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    let options = crate::prepare(&args.model)?;
+    let bench = Bench { checkpoint: Checkpoint::open(&options.model)?, options, args };
+    if !args.json {
+        println!(
+            "{:<5} {:>11} {:>5} {:>5} {:>10} {:>10} {:>8} {:>9}",
+            "what", "size", "rows", "dtype", "best_s", "median_s", "gflops", "peak_mib"
+        );
+    }
+    for part in &args.what {
+        match part {
+            Part::Unet => bench.unet()?,
+            Part::Vae => bench.vae()?,
+            Part::Clip => bench.clip()?,
+        }
+    }
+    Ok(())
+}
+
+struct Bench<'a> {
+    checkpoint: Checkpoint,
+    options: LoadOptions,
+    args: &'a BenchArgs,
+}
+
+impl Bench<'_> {
+    /// Width and height of the latents.
+    fn latents(&self, vae: &VaeConfig, unet: &UnetConfig) -> Result<(usize, usize)> {
+        let native = unet.sample_size.unwrap_or(128);
+        let Some(size) = &self.args.size else { return Ok((native, native)) };
+        let size: Size = size.parse()?;
+        let factor = vae.factor();
+        Ok((size.width() as usize / factor, size.height() as usize / factor))
+    }
+
+    fn unet(&self) -> Result<()> {
+        let config: UnetConfig = self.checkpoint.config(Component::Unet)?;
+        let (width, height) = self.latents(&self.checkpoint.config(Component::Vae)?, &config)?;
+        let text: ClipConfig = self.checkpoint.config(Component::TextEncoder2)?;
+        let pooled = text.projection_dim.unwrap_or(text.hidden_size);
+        let LoadOptions { dtype, device, .. } = &self.options;
+        let unet = Unet::load(&self.checkpoint.tensors(Component::Unet, *dtype, device)?, &config, pooled)?;
+        for rows in self.args.rows.iter().map(|rows| usize::from(*rows)) {
+            let latents = noise((rows, height, width, config.in_channels), *dtype, device)?;
+            let context = noise((rows, TOKENS, config.cross_attention_dim), *dtype, device)?;
+            let pooled = noise((rows, pooled), *dtype, device)?;
+            let (full_width, full_height) = (8.0 * width as f32, 8.0 * height as f32);
+            let ids = vec![[full_height, full_width, 0.0, 0.0, full_height, full_width]; rows];
+            let timesteps = vec![500.0; rows];
+            let conditioning =
+                Conditioning { timesteps: &timesteps, context: &context, pooled: &pooled, time_ids: &ids };
+            let work = rows as f64 * cost::unet(&config, (height, width), TOKENS);
+            self.time("unet", rows, (8 * width, 8 * height), work, || {
+                unet.forward(&latents, &conditioning)?.to_device(&Device::Cpu)?;
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn vae(&self) -> Result<()> {
+        let config: VaeConfig = self.checkpoint.config(Component::Vae)?;
+        let (width, height) = self.latents(&config, &self.checkpoint.config(Component::Unet)?)?;
+        let (dtype, device) = (DType::F32, &self.options.device);
+        let vae = Vae::load(&self.checkpoint.tensors(Component::Vae, dtype, device)?, &config)?;
+        for rows in self.args.rows.iter().map(|rows| usize::from(*rows)) {
+            let latents = noise((rows, height, width, config.latent_channels), dtype, device)?;
+            let work = rows as f64 * cost::vae_decode(&config, (height, width));
+            self.time("vae", rows, (8 * width, 8 * height), work, || {
+                vae.decode(&latents)?.to_device(&Device::Cpu)?;
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn clip(&self) -> Result<()> {
+        let LoadOptions { dtype, device, .. } = &self.options;
+        let mut encoders = Vec::new();
+        let mut work = 0.0;
+        for (component, projected) in [(Component::TextEncoder, false), (Component::TextEncoder2, true)] {
+            let config: ClipConfig = self.checkpoint.config(component)?;
+            work += cost::clip(&config, TOKENS);
+            encoders.push(TextEncoder::load(&self.checkpoint.tensors(component, *dtype, device)?, &config, projected)?);
+        }
+        for rows in self.args.rows.iter().map(|rows| usize::from(*rows)) {
+            let ids = vec![(0..TOKENS as u32).collect::<Vec<_>>(); rows];
+            self.time("clip", rows, (TOKENS, 1), rows as f64 * work, || {
+                for encoder in &encoders {
+                    encoder.forward(&ids, 0)?.pooled.to_device(&Device::Cpu)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Runs `call` once uncounted, then as often as asked, and prints a line. `work` is the operations of a call.
+    fn time(
+        &self,
+        what: &'static str,
+        rows: usize,
+        (width, height): (usize, usize),
+        work: f64,
+        call: impl Fn() -> Result<()>,
+    ) -> Result<()> {
+        call()?;
+        let mut seconds = Vec::new();
+        for _ in 0..self.args.runs {
+            let start = Instant::now();
+            call()?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        let timing = Timing {
+            what,
+            size: format!("{width}x{height}"),
+            rows,
+            dtype: if what == "vae" { "f32" } else { self.options.dtype.as_str() },
+            best_s: seconds[0],
+            median_s: seconds[seconds.len() / 2],
+            gflops: work / seconds[0] / 1e9,
+            peak_mib: peak_mib(),
+        };
+        self.print(&timing)
+    }
+
+    fn print(&self, timing: &Timing) -> Result<()> {
+        if self.args.json {
+            println!("{}", serde_json::to_string(timing)?);
+            return Ok(());
+        }
+        let Timing { what, size, rows, dtype, best_s, median_s, gflops, peak_mib } = timing;
+        let peak = peak_mib.map_or_else(|| "-".into(), |mib| mib.to_string());
+        println!("{what:<5} {size:>11} {rows:>5} {dtype:>5} {best_s:>10.4} {median_s:>10.4} {gflops:>8.1} {peak:>9}");
+        Ok(())
+    }
+}
+
+fn noise(shape: impl Into<candle_core::Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+    Ok(Tensor::randn(0f32, 1f32, shape, device)?.to_dtype(dtype)?)
+}
+
+/// The most memory that this process held at once, from Linux' own books.
+fn peak_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
+}
