@@ -88,11 +88,6 @@ impl NoiseTable {
         self.sigmas.len()
     }
 
-    /// The last training timestep.
-    pub fn last_timestep(&self) -> f64 {
-        (self.sigmas.len() - 1) as f64
-    }
-
     /// The smallest sigma, that of timestep 0.
     pub fn sigma_min(&self) -> f64 {
         self.sigmas[0]
@@ -232,6 +227,7 @@ mod tests {
     #[test]
     fn a_training_that_is_none_is_refused_with_its_numbers() {
         let sound = TrainingSpec::default();
+        assert!(NoiseTable::new(&TrainingSpec { steps: 2, ..sound }).is_ok());
         let broken = [
             TrainingSpec { beta_start: 0.0, ..sound },
             TrainingSpec { beta_start: f64::NAN, ..sound },

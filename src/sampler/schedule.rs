@@ -139,7 +139,7 @@ impl Schedule {
         &self.sigmas
     }
 
-    /// The timestep that the network is told at each sigma but the last, in `0..=last_timestep`, perhaps
+    /// The timestep that the network is told at each sigma but the last, from 0 to the last trained one, perhaps
     /// fractional.
     pub fn timesteps(&self) -> &[f64] {
         &self.timesteps

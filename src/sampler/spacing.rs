@@ -166,5 +166,7 @@ mod tests {
         let own = diffusers(Family::Lcm, ScheduleKind::Leading, count(50), 1);
         assert_eq!((own[0], own[49]), (999.0, 19.0));
         assert_eq!(diffusers(Family::Lcm, ScheduleKind::Leading, count(60), 1), trailing(count(60)));
+        let short = Count { steps: 5, trained: 20 };
+        assert_eq!(diffusers(Family::Lcm, ScheduleKind::Leading, short, 1), [19.0, 15.0, 11.0, 7.0, 3.0]);
     }
 }

@@ -175,3 +175,31 @@ fn split(from: f64, to: f64) -> (f64, f64) {
     let ratio = to / from;
     (to * ratio, to * (1.0 - ratio * ratio).sqrt())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::names::{SamplerKind, ScheduleKind};
+    use super::super::super::testing::{golden, list, planned};
+
+    /// The part of the latents is below 1e-5, too small for the latents of a run to show.
+    #[test]
+    fn the_boundary_of_lcm_is_that_of_diffusers() {
+        let (_, plan) = planned(SamplerKind::Lcm, ScheduleKind::Trailing, 50);
+        for theirs in golden("lcm_boundary").as_array().expect("a list") {
+            let [timestep, c_skip, c_out] = list(theirs)[..] else { panic!("three numbers") };
+            let eval =
+                plan.evals.iter().find(|eval| eval.timestep == timestep).expect("one of LCM's timesteps");
+            assert!(
+                (eval.x * (1.0 + eval.sigma * eval.sigma).sqrt() / c_skip - 1.0).abs() < 1e-10,
+                "{timestep}"
+            );
+            assert!((eval.denoised - c_out).abs() < 1e-11, "{timestep}");
+        }
+    }
+
+    #[test]
+    fn only_diffusers_lcm_mixes_in_the_latents() {
+        let (_, plan) = planned(SamplerKind::Lcm, ScheduleKind::SgmUniform, 4);
+        assert!(plan.evals.iter().all(|eval| eval.x == 0.0 && eval.denoised == 1.0));
+    }
+}
