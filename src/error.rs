@@ -21,6 +21,13 @@ pub enum ErrorKind {
     Config,
     /// The caller went away or asked to stop.
     Cancelled,
+    /// No more requests fit into the queue.
+    QueueFull {
+        /// Whole seconds after which a place is likely to be free.
+        retry_after: u32,
+    },
+    /// The engine has ended, or is about to, and takes on nothing.
+    Unavailable,
     /// The device has too little memory for the work.
     DeviceMemory,
     /// Reading or writing a file failed.

@@ -8,8 +8,9 @@ mod values;
 pub use picture::{Mask, Picture};
 pub use values::{ClipSkip, Count, Guidance, Prompt, Rescale, Seed, Size, Steps, Strength};
 
+pub use crate::sampler::{SamplerKind, ScheduleKind, UnknownName, parse_pair};
+
 use crate::error::{Error, Result};
-use crate::sampler::{SamplerKind, ScheduleKind};
 
 /// One request for pictures, whole and checked. Image `k` of it is drawn from `seed + k`.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,13 +141,21 @@ impl Options {
     }
 }
 
-fn start(size: Size, picture: Option<Picture>, mask: Option<Mask>, strength: Option<Strength>) -> Result<Start> {
+fn start(
+    size: Size,
+    picture: Option<Picture>,
+    mask: Option<Mask>,
+    strength: Option<Strength>,
+) -> Result<Start> {
     let Some(picture) = picture else {
         if mask.is_some() {
             return Err(Error::parameter("mask", "mask needs an image to repaint, and none was given"));
         }
         if strength.is_some() {
-            return Err(Error::parameter("strength", "strength needs an image to start from, and none was given"));
+            return Err(Error::parameter(
+                "strength",
+                "strength needs an image to start from, and none was given",
+            ));
         }
         return Ok(Start::Noise);
     };

@@ -26,7 +26,9 @@ pub(super) fn random(shape: &Shape, name: &str, dtype: DType, device: &Device) -
 /// `map` of numbers uniform in -1..1, made in parallel.
 fn uniform<T: Send + Clone + Default>(shape: &Shape, name: &str, map: impl Fn(f32) -> T + Sync) -> Vec<T> {
     let mut values = vec![T::default(); shape.elem_count()];
-    let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
     values.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
         let mut state = splitmix(seed.wrapping_add(chunk as u64));
         for value in values {

@@ -125,7 +125,12 @@ impl Folder {
     ///
     /// # Errors
     /// If no safetensors file is there, or one is damaged.
-    pub fn tensors(&self, component: Component, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
+    pub fn tensors(
+        &self,
+        component: Component,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<VarBuilder<'static>> {
         let folder = self.files.folder(component.folder());
         let names = weight_files(&folder, component.stem())?;
         Ok(Weights::open(&folder, &names)?.into_tensors(dtype, device))
@@ -150,7 +155,9 @@ fn weight_files(folder: &Files, stem: &str) -> Result<Vec<String>> {
             "{folder}: pickled weights can run any code when they are read; convert them to {stem}.safetensors"
         )));
     }
-    Err(Error::checkpoint(format!("{folder}: no weights here; looked for {stem}.safetensors, its shards and variants")))
+    Err(Error::checkpoint(format!(
+        "{folder}: no weights here; looked for {stem}.safetensors, its shards and variants"
+    )))
 }
 
 /// `*.safetensors.index.json`: which file holds which tensor.
@@ -163,7 +170,8 @@ impl ShardIndex {
     /// The files that the index names, each once; all must lie beside it.
     fn names(self, folder: &Files, index: &str) -> Result<Vec<String>> {
         let names: BTreeSet<String> = self.weight_map.into_values().collect();
-        let astray = names.iter().find(|name| Path::new(name).components().count() != 1 || !folder.contains(name));
+        let astray =
+            names.iter().find(|name| Path::new(name).components().count() != 1 || !folder.contains(name));
         match astray {
             Some(name) => {
                 let index = folder.shown(index);

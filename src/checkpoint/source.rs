@@ -51,7 +51,8 @@ impl Checkpoint {
                 Files::Bundled(_) => "sketch".into(),
                 Files::Disk(path) => {
                     let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-                    path.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+                    path.file_name()
+                        .map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
                 }
             },
         }
@@ -83,7 +84,12 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If a file is missing or damaged.
-    pub fn tensors(&self, component: Component, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
+    pub fn tensors(
+        &self,
+        component: Component,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<VarBuilder<'static>> {
         match self {
             Self::Folder(folder) => folder.tensors(component, dtype, device),
             Self::DummySdxl => Ok(Weights::random().into_tensors(dtype, device)),

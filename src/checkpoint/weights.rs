@@ -41,7 +41,9 @@ impl Weights {
             Files::Bundled(_) => {
                 let name = names.first().map_or("", String::as_str);
                 match folder.read(name)? {
-                    Some(Cow::Borrowed(bytes)) => Source::Bundled(SliceSafetensors::new(bytes).map_err(damaged)?),
+                    Some(Cow::Borrowed(bytes)) => {
+                        Source::Bundled(SliceSafetensors::new(bytes).map_err(damaged)?)
+                    }
                     _ => return Err(Error::checkpoint(format!("{shown}: the file is missing"))),
                 }
             }
@@ -76,13 +78,17 @@ fn check_header(path: &Path) -> Result<()> {
     let mut file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
     let length = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
     let mut prefix = [0; 8];
-    file.read_exact(&mut prefix).map_err(|_| wrong(format!("truncated: {length} bytes, not even a header")))?;
+    file.read_exact(&mut prefix)
+        .map_err(|_| wrong(format!("truncated: {length} bytes, not even a header")))?;
     let header = u64::from_le_bytes(prefix);
     if header > MAX_HEADER {
         return Err(wrong("no safetensors file: its first bytes are not a header's length".into()));
     }
     if header + 8 > length {
-        return Err(wrong(format!("truncated: the header takes {} bytes, the file has {length}", header + 8)));
+        return Err(wrong(format!(
+            "truncated: the header takes {} bytes, the file has {length}",
+            header + 8
+        )));
     }
     let mut text = vec![0; header as usize];
     file.read_exact(&mut text).map_err(|error| wrong(error.to_string()))?;
@@ -148,5 +154,8 @@ impl SimpleBackend for Weights {
 
 /// A checkpoint's fault in candle's clothes, undressed again by `Error::from`.
 fn refused(message: String) -> candle_core::Error {
-    candle_core::Error::WrappedContext { wrapped: Box::new(Error::checkpoint(message)), context: String::new() }
+    candle_core::Error::WrappedContext {
+        wrapped: Box::new(Error::checkpoint(message)),
+        context: String::new(),
+    }
 }

@@ -120,4 +120,3 @@ impl OutputHead {
         self.conv_out.forward(&self.conv_norm_out.forward_silu(x)?)
     }
 }
-

@@ -85,9 +85,9 @@ impl TextEncoder {
         let embeddings = inner.pp("embeddings");
         let layers = inner.pp("encoder.layers");
         let projection = || {
-            let outputs = config.projection_dim.ok_or_else(|| {
-                Error::checkpoint("text_encoder_2/config.json: projection_dim is missing")
-            })?;
+            let outputs = config
+                .projection_dim
+                .ok_or_else(|| Error::checkpoint("text_encoder_2/config.json: projection_dim is missing"))?;
             Linear::load_no_bias(&vb.pp("text_projection"), width, outputs)
         };
         Ok(Self {
@@ -109,7 +109,10 @@ impl TextEncoder {
     pub fn forward(&self, ids: &[Vec<u32>], skipped: usize) -> Result<Encoded> {
         let kept = self.layers.len().checked_sub(1 + skipped).ok_or_else(|| {
             let most = self.layers.len() - 1;
-            Error::parameter("clip_skip", format!("clip_skip must be at most {most} with this model; got {skipped}"))
+            Error::parameter(
+                "clip_skip",
+                format!("clip_skip must be at most {most} with this model; got {skipped}"),
+            )
         })?;
         let mut x = self.embed(ids)?;
         let mut hidden = x.clone();
@@ -127,7 +130,9 @@ impl TextEncoder {
         let flat: Vec<u32> = ids.iter().flatten().copied().collect();
         let rows = self.token_embedding.dim(0)?;
         if let Some(id) = flat.iter().find(|id| **id as usize >= rows) {
-            return Err(Error::checkpoint(format!("token id {id} is beyond the text encoder's {rows} embeddings")));
+            return Err(Error::checkpoint(format!(
+                "token id {id} is beyond the text encoder's {rows} embeddings"
+            )));
         }
         let flat = Tensor::from_vec(flat, ids.len() * length, self.token_embedding.device())?;
         let tokens = self.token_embedding.index_select(&flat, 0)?.reshape((ids.len(), length, ()))?;

@@ -224,9 +224,9 @@ impl ClipConfig {
         match self.hidden_act.as_str() {
             "quick_gelu" => Ok(Activation::QuickGelu),
             "gelu" => Ok(Activation::Gelu),
-            other => {
-                Err(Error::checkpoint(format!("hidden_act '{other}' is not supported; known: quick_gelu, gelu")))
-            }
+            other => Err(Error::checkpoint(format!(
+                "hidden_act '{other}' is not supported; known: quick_gelu, gelu"
+            ))),
         }
     }
 }

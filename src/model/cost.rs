@@ -66,7 +66,8 @@ pub fn unet(config: &UnetConfig, (height, width): (usize, usize), tokens: usize)
         }
     }
     let last = blocks - 1;
-    sum + 2.0 * resnet(pixels(last), channels[last], channels[last]) + transformer(config, last, pixels(last), tokens)
+    sum + 2.0 * resnet(pixels(last), channels[last], channels[last])
+        + transformer(config, last, pixels(last), tokens)
 }
 
 /// Operations of decoding latents of `height` by `width`.
@@ -96,7 +97,9 @@ pub fn vae_decode(config: &VaeConfig, (height, width): (usize, usize)) -> f64 {
 /// Operations of encoding `tokens` of text.
 pub fn clip(config: &ClipConfig, tokens: usize) -> f64 {
     let (width, inner, tokens) = (config.hidden_size, config.intermediate_size, tokens as f64);
-    let layer = 4.0 * linear(tokens, width, width) + 2.0 * linear(tokens, width, inner) + attention(tokens, tokens, width);
+    let layer = 4.0 * linear(tokens, width, width)
+        + 2.0 * linear(tokens, width, inner)
+        + attention(tokens, tokens, width);
     config.num_hidden_layers as f64 * layer
 }
 

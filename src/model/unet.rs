@@ -131,7 +131,8 @@ impl Reader<'_, '_> {
         let vb = self.vb.pp("mid_block");
         let block = self.config.block_out_channels.len() - 1;
         let channels = self.config.block_out_channels[block];
-        let resnet = |index: usize| Resnet::load(&vb.pp("resnets").pp(index), self.resnet(channels, channels));
+        let resnet =
+            |index: usize| Resnet::load(&vb.pp("resnets").pp(index), self.resnet(channels, channels));
         Ok(MidBlock {
             resnets: [resnet(0)?, resnet(1)?],
             attention: Transformer2d::load(&vb.pp("attentions.0"), self.transformer(block))?,

@@ -59,7 +59,8 @@ impl PixelAttention {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let pixels = self.group_norm.forward(x)?.flatten(1, 2)?; // [B, H*W, C]
-        let (q, k, v) = (self.to_q.forward(&pixels)?, self.to_k.forward(&pixels)?, self.to_v.forward(&pixels)?);
+        let (q, k, v) =
+            (self.to_q.forward(&pixels)?, self.to_k.forward(&pixels)?, self.to_v.forward(&pixels)?);
         let mixed = self.to_out.forward(&attention(&q, &k, &v, 1, Mask::None)?)?;
         Ok((mixed.reshape(x.shape())? + x)?)
     }
@@ -73,9 +74,9 @@ struct MidBlock {
 
 impl MidBlock {
     fn load(vb: &VarBuilder, config: &VaeConfig, channels: usize) -> Result<Self> {
-        let resnet = |index: usize| Resnet::load(&vb.pp("resnets").pp(index), shape(config, channels, channels));
-        let attention =
-            || PixelAttention::load(&vb.pp("attentions.0"), channels, config.norm_num_groups);
+        let resnet =
+            |index: usize| Resnet::load(&vb.pp("resnets").pp(index), shape(config, channels, channels));
+        let attention = || PixelAttention::load(&vb.pp("attentions.0"), channels, config.norm_num_groups);
         Ok(Self {
             resnets: [resnet(0)?, resnet(1)?],
             attention: config.mid_block_add_attention.then(attention).transpose()?,
@@ -203,7 +204,8 @@ impl Vae {
     /// If a tensor is missing or of another shape.
     pub fn load(vb: &VarBuilder, config: &VaeConfig) -> Result<Self> {
         let latents = config.latent_channels;
-        let pointwise = |name: &str, channels| Conv2d::load(&vb.pp(name), ConvShape::pointwise(channels, channels));
+        let pointwise =
+            |name: &str, channels| Conv2d::load(&vb.pp(name), ConvShape::pointwise(channels, channels));
         Ok(Self {
             encoder: Encoder::load(&vb.pp("encoder"), config)?,
             decoder: Decoder::load(&vb.pp("decoder"), config)?,

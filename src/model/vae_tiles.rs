@@ -39,9 +39,11 @@ impl Tiling {
             let mut row: Vec<Tensor> = Vec::new();
             let mut band = Vec::new();
             for (column, left) in (0..width).step_by(stride).enumerate() {
-                let tile = latents
-                    .narrow(1, top, self.tile.min(height - top))?
-                    .narrow(2, left, self.tile.min(width - left))?;
+                let tile = latents.narrow(1, top, self.tile.min(height - top))?.narrow(
+                    2,
+                    left,
+                    self.tile.min(width - left),
+                )?;
                 let mut tile = decode(&tile.contiguous()?)?;
                 // Unlike the tile to the left, the one above is blended in as it was decoded and blended itself.
                 if let Some(above) = above.get(column) {
@@ -72,7 +74,8 @@ fn blend(before: &Tensor, next: &Tensor, axis: usize, seam: usize) -> Result<Ten
     let seam = seam.min(ends).min(starts);
     let weights: Vec<f32> = (0..seam).map(|i| i as f32 / seam as f32).collect();
     let shape = if axis == 1 { (1, seam, 1, 1) } else { (1, 1, seam, 1) };
-    let fade = Tensor::from_vec(weights, shape, &Device::Cpu)?.to_device(next.device())?.to_dtype(next.dtype())?;
+    let fade =
+        Tensor::from_vec(weights, shape, &Device::Cpu)?.to_device(next.device())?.to_dtype(next.dtype())?;
     let old = before.narrow(axis, ends - seam, seam)?.broadcast_mul(&(1.0 - &fade)?)?;
     let new = next.narrow(axis, 0, seam)?.broadcast_mul(&fade)?;
     let rest = next.narrow(axis, seam, starts - seam)?;

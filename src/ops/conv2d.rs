@@ -87,13 +87,15 @@ impl Conv2d {
         let (out_h, out_w) = (out(height), out(width));
         // A tap at offset k reads `out * stride` pixels from k on, the last of them only to be skipped.
         let reach = |out: usize, side: usize| (kernel - 1 + out * stride).max(side + before) - side - before;
-        let padded = x
-            .squeeze(0)?
-            .pad_with_zeros(0, before, reach(out_h, height))?
-            .pad_with_zeros(1, before, reach(out_w, width))?; // [H + .., W + .., in]
+        let padded = x.squeeze(0)?.pad_with_zeros(0, before, reach(out_h, height))?.pad_with_zeros(
+            1,
+            before,
+            reach(out_w, width),
+        )?; // [H + .., W + .., in]
         let mut sum: Option<Tensor> = None;
         for (tap, weight) in self.taps.iter().enumerate() {
-            let seen = padded.narrow(0, tap / kernel, out_h * stride)?.narrow(1, tap % kernel, out_w * stride)?;
+            let seen =
+                padded.narrow(0, tap / kernel, out_h * stride)?.narrow(1, tap % kernel, out_w * stride)?;
             let seen = strided(&seen, (out_h, out_w), stride)?.reshape((out_h * out_w, inputs))?;
             let part = seen.matmul(weight)?;
             sum = Some(match sum {

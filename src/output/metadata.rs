@@ -6,9 +6,9 @@
 
 use crate::error::{Error, Result};
 use crate::request::{
-    ClipSkip, GenerateRequest, Guidance, Prompt, Rescale, Seed, Size, Start, Steps, Strength,
+    ClipSkip, GenerateRequest, Guidance, Prompt, Rescale, SamplerKind, ScheduleKind, Seed, Size, Start,
+    Steps, Strength, UnknownName, parse_pair,
 };
-use crate::sampler::{SamplerKind, ScheduleKind, UnknownName, parse_pair};
 use std::str::FromStr;
 
 /// What starts the lines of the negative prompt.

@@ -35,11 +35,14 @@ impl Pipeline {
         if zeros {
             equalise(&mut [&mut positive]);
             let positive = self.encode_tokens(&positive, skipped)?;
-            let negative =
-                Conditioned { context: positive.context.zeros_like()?, pooled: positive.pooled.zeros_like()? };
+            let negative = Conditioned {
+                context: positive.context.zeros_like()?,
+                pooled: positive.pooled.zeros_like()?,
+            };
             return Ok((positive, Some(negative)));
         }
-        let mut negative = self.tokens("negative_prompt", request.negative.as_ref().map_or("", Prompt::as_str))?;
+        let mut negative =
+            self.tokens("negative_prompt", request.negative.as_ref().map_or("", Prompt::as_str))?;
         equalise(&mut [&mut positive, &mut negative]);
         Ok((self.encode_tokens(&positive, skipped)?, Some(self.encode_tokens(&negative, 0)?)))
     }
@@ -59,7 +62,8 @@ impl Pipeline {
 
 /// Fills all to the length of the longest with empty chunks.
 fn equalise(prompts: &mut [&mut Tokens]) {
-    let longest = prompts.iter().flat_map(|tokens| tokens.iter()).map(|p| p.chunks().len()).max().unwrap_or(1);
+    let longest =
+        prompts.iter().flat_map(|tokens| tokens.iter()).map(|p| p.chunks().len()).max().unwrap_or(1);
     for tokens in prompts {
         for prompted in tokens.iter_mut() {
             prompted.pad_to(longest);
@@ -87,7 +91,8 @@ impl TextTower {
         let empty = [prompted.empty().ids.clone()];
         let empty = self.encoder.forward(&empty, skipped)?.hidden.to_dtype(DType::F32)?; // [1, 77, hidden]
         let weights: Vec<f32> = prompted.chunks().iter().flat_map(|chunk| chunk.weights.clone()).collect();
-        let weights = Tensor::from_vec(weights, (chunks, length, 1), &Device::Cpu)?.to_device(hidden.device())?;
+        let weights =
+            Tensor::from_vec(weights, (chunks, length, 1), &Device::Cpu)?.to_device(hidden.device())?;
         let away = hidden.to_dtype(DType::F32)?.broadcast_sub(&empty)?;
         Ok(away.broadcast_mul(&weights)?.broadcast_add(&empty)?.to_dtype(hidden.dtype())?)
     }

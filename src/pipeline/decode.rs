@@ -60,6 +60,19 @@ impl Pipeline {
         Ok(Tensor::from_vec(values, shape, &self.device)?)
     }
 
+    /// A mask as 0 and 1 for each latent, `[1, h, w, 1]`: that of its top left pixel, as torch's nearest
+    /// interpolation takes it.
+    pub(super) fn mask_latents(&self, mask: &Mask) -> Result<Tensor> {
+        let factor = self.vae_config.factor();
+        let (width, height) = (mask.width() as usize, mask.height() as usize);
+        let rows = mask.as_bytes().chunks_exact(width).step_by(factor).take(height / factor);
+        let values: Vec<f32> = rows
+            .flat_map(|row| row.iter().step_by(factor).take(width / factor))
+            .map(|byte| f32::from(*byte) / 255.0)
+            .collect();
+        Ok(Tensor::from_vec(values, (1, height / factor, width / factor, 1), &self.device)?)
+    }
+
     /// Latents of the VAE as the UNet knows them.
     pub(super) fn scaled(&self, latents: &Tensor) -> Result<Tensor> {
         let (mean, spread) = self.latent_statistics()?;
@@ -93,7 +106,8 @@ const WHOLE_AT_MOST: usize = 128 * 128;
 fn to_picture(pixels: &Tensor) -> Result<Picture> {
     let (_, height, width, _) = pixels.dims4()?;
     let values: Vec<f32> = pixels.flatten_all()?.to_vec1()?;
-    let bytes = values.iter().map(|value| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8);
+    let bytes =
+        values.iter().map(|value| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8);
     let pixels = RgbImage::from_raw(width as u32, height as u32, bytes.collect())
         .ok_or_else(|| Error::internal("a decoded picture has three channels"))?;
     Picture::new(pixels)

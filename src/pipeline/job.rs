@@ -3,8 +3,8 @@
 use super::{Conditioned, Generator, Pipeline};
 use crate::error::{Error, Result};
 use crate::request::{GenerateRequest, Mask, Picture, Start};
-use crate::sampler::{HISTORY, Plan, plan};
 use crate::sampler::Schedule;
+use crate::sampler::{HISTORY, Plan, plan};
 use candle_core::{D, DType, Tensor};
 
 /// What an inpainting knows of the picture.
@@ -191,7 +191,7 @@ impl Begin<'_> {
         let latents = if takes_mask && forgets { None } else { Some(self.encode(&pixels, generator)?) };
         let noise = self.draw(generator)?;
         let fine = self.pipeline.mask_pixels(mask)?; // [1, H, W, 1]
-        let mask = crate::ops::nearest(&fine, self.latents.0, self.latents.1)?;
+        let mask = self.pipeline.mask_latents(mask)?;
         let extra_inputs = if takes_mask {
             let kept = pixels.broadcast_mul(&fine.affine(-1.0, 1.0)?)?;
             Some(Tensor::cat(&[&mask, &self.encode(&kept, generator)?], D::Minus1)?)

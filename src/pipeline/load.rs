@@ -9,8 +9,8 @@ use crate::model::config::{ClipConfig, UnetConfig, VaeConfig};
 use crate::model::unet::Unet;
 use crate::model::vae::Vae;
 use crate::request::{Defaults, Guidance, Size, Steps};
-use crate::sampler::{BetaSchedule, NoiseTable, TrainingSpec};
 use crate::sampler::SpacingOptions;
+use crate::sampler::{BetaSchedule, NoiseTable, TrainingSpec};
 use crate::sampler::{SamplerKind, ScheduleKind};
 use candle_core::{DType, Device};
 
@@ -77,7 +77,11 @@ impl Pipeline {
         let name = checkpoint.name();
         let settings = Settings::of(&name)?.unwrap_or_default();
         Ok(Self {
-            unet: Unet::load(&parts.tensors(Component::Unet)?, &unet_config, towers[1].encoder.pooled_width()?)?,
+            unet: Unet::load(
+                &parts.tensors(Component::Unet)?,
+                &unet_config,
+                towers[1].encoder.pooled_width()?,
+            )?,
             unet_inputs: unet_config.in_channels,
             vae: Vae::load(&checkpoint.tensors(Component::Vae, VAE_DTYPE, &options.device)?, &vae_config)?,
             training: training(&scheduler)?,
@@ -119,7 +123,10 @@ impl Parts<'_> {
                 config.vocab_size
             )));
         }
-        Ok(TextTower { tokenizer, encoder: TextEncoder::load(&self.tensors(component)?, &config, projected)? })
+        Ok(TextTower {
+            tokenizer,
+            encoder: TextEncoder::load(&self.tensors(component)?, &config, projected)?,
+        })
     }
 }
 
@@ -186,7 +193,10 @@ fn sampler_of(scheduler: &SchedulerConfig) -> SamplerKind {
         Ok(SamplerKind::DpmPp2m) if stochastic => SamplerKind::DpmPp2mSde,
         Ok(sampler) => sampler,
         Err(_) => {
-            tracing::warn!(class = scheduler.class_name, "the checkpoint's scheduler is unknown; drawing with euler");
+            tracing::warn!(
+                class = scheduler.class_name,
+                "the checkpoint's scheduler is unknown; drawing with euler"
+            );
             SamplerKind::Euler
         }
     }

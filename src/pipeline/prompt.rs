@@ -13,9 +13,9 @@ pub use vocabulary::Pad;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Files;
     use serde::Deserialize;
     use std::collections::BTreeMap;
-    use crate::checkpoint::Files;
     use std::path::Path;
 
     const ROOT: &str = env!("CARGO_MANIFEST_DIR");

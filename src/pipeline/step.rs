@@ -3,8 +3,8 @@
 use super::{Job, Pipeline};
 use crate::error::Result;
 use crate::model::unet::Conditioning;
-use crate::sampler::{Eval, HISTORY};
 use crate::sampler::Scalings;
+use crate::sampler::{Eval, HISTORY};
 use candle_core::{D, DType, Tensor};
 
 impl Pipeline {

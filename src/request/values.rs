@@ -142,19 +142,14 @@ bounded_integer!(
     Count, "n", 1..=10
 );
 bounded_integer!(
-    /// How many layers to leave out of the text encoders beyond SDXL's own one.
+    /// How many layers to leave out of the text encoders beyond SDXL's own one; none unless asked for.
+    #[derive(Default)]
     ClipSkip, "clip_skip", 0..=12
 );
 
 impl Default for Count {
     fn default() -> Self {
         Self(1)
-    }
-}
-
-impl Default for ClipSkip {
-    fn default() -> Self {
-        Self(0)
     }
 }
 
@@ -255,7 +250,8 @@ fraction!(
     Strength, "strength", "above 0 and up to 1", |value| value > 0.0 && value <= 1.0
 );
 fraction!(
-    /// Guidance rescale (Lin et al. 2023, section 3.4): 0 leaves the guided prediction as it is.
+    /// Guidance rescale (Lin et al. 2023, section 3.4): 0, the default, leaves the guided prediction as it is.
+    #[derive(Default)]
     Rescale, "guidance_rescale", "from 0 to 1", |value| (0.0..=1.0).contains(&value)
 );
 
@@ -264,12 +260,6 @@ impl Strength {
     pub const PICTURE: Self = Self(0.3);
     /// The default under a mask, as in diffusers' SDXL inpainting.
     pub const INPAINT: Self = Self(0.9999);
-}
-
-impl Default for Rescale {
-    fn default() -> Self {
-        Self(0.0)
-    }
 }
 
 /// The seed of an image; image `k` of a request has the seed `k` further on.
@@ -290,7 +280,10 @@ impl FromStr for Seed {
     fn from_str(text: &str) -> Result<Self> {
         text.parse().map(Self).map_err(|_| {
             let given = shortened(text);
-            Error::parameter("seed", format!("seed must be a whole number from 0 to {}; got {given}", u64::MAX))
+            Error::parameter(
+                "seed",
+                format!("seed must be a whole number from 0 to {}; got {given}", u64::MAX),
+            )
         })
     }
 }
@@ -343,7 +336,10 @@ impl Prompt {
         let chars = text.chars().count();
         if chars > Self::MAX_CHARS {
             let most = Self::MAX_CHARS;
-            return Err(Error::parameter(param, format!("{param} has {chars} characters; at most {most} fit")));
+            return Err(Error::parameter(
+                param,
+                format!("{param} has {chars} characters; at most {most} fit"),
+            ));
         }
         Ok(Self(text))
     }
@@ -369,10 +365,15 @@ mod tests {
 
     #[test]
     fn sizes_off_the_grid_or_out_of_bounds_are_refused_by_name_with_the_value() {
-        for given in ["0x0", "7x7", "100000x8", "100x128", "128", "128x", "-8x64", "128x128x3", "", "99999999999x64"] {
+        for given in
+            ["0x0", "7x7", "100000x8", "100x128", "128", "128x", "-8x64", "128x128x3", "", "99999999999x64"]
+        {
             let (param, message) = refusal(given.parse::<Size>());
             assert_eq!(param, Some("size"), "{given}");
-            assert!(message.contains(given) && message.contains("multiple of 8 from 32 to 4096"), "{message}");
+            assert!(
+                message.contains(given) && message.contains("multiple of 8 from 32 to 4096"),
+                "{message}"
+            );
         }
         assert_eq!("1024x768".parse::<Size>().map(|s| (s.width(), s.height())), Ok((1024, 768)));
         assert_eq!("64X4096".parse::<Size>().map(|s| s.to_string()), Ok("64x4096".into()));

@@ -5,3 +5,4 @@
 mod pictures;
 mod stages;
 mod support;
+mod tokens;

@@ -8,7 +8,8 @@ use crate::support::{Golden, assert_close};
 use candle_core::{DType, Device, Tensor};
 use easel::pipeline::{LoadOptions, Pipeline};
 use easel::request::{
-    ClipSkip, Count, GenerateRequest, Guidance, Mask, Options, Picture, Prompt, Rescale, Seed, Size, Steps, Strength,
+    ClipSkip, Count, GenerateRequest, Guidance, Mask, Options, Picture, Prompt, Rescale, Seed, Size, Steps,
+    Strength,
 };
 use image::{GrayImage, RgbImage};
 use serde_json::Value;
@@ -65,7 +66,9 @@ fn request(golden: &Golden, pipeline: &Pipeline, case: &Value) -> GenerateReques
 
 /// The latents of image `k`, as diffusers lays them out.
 fn latents(pipeline: &Pipeline, request: &GenerateRequest, k: u32) -> Tensor {
-    let mut job = pipeline.start(request, pipeline.encode_prompts(request).expect("prompts encode"), k).expect("starts");
+    let mut job = pipeline
+        .start(request, pipeline.encode_prompts(request).expect("prompts encode"), k)
+        .expect("starts");
     while !job.is_done() {
         pipeline.evaluate(&mut [&mut job]).expect("an evaluation runs");
     }
