@@ -1,4 +1,7 @@
 //! The networks of SDXL, named as the checkpoint names them; every size is read from its `config.json`.
+//!
+//! Reading a network fails when its config selects a variant that is not built, or a tensor is missing or of another
+//! shape; running one fails when shapes do not fit or the device fails.
 
 mod attention;
 mod block;

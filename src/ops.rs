@@ -4,6 +4,9 @@
 //! batch is computed by the same sequence of operations however many rows run with it, so that on the CPU a
 //! row's result does not depend, to the last bit, on its company.
 //!
+//! Every op fails when shapes do not fit or the device fails, and reading one when a tensor is missing or of another
+//! shape.
+//!
 //! What stands here is plain candle: the reference that faster kernels are compared with.
 
 mod activation;

@@ -54,6 +54,16 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
+/// What is timed.
+struct Case {
+    what: &'static str,
+    rows: usize,
+    size: (usize, usize),
+    dtype: DType,
+    /// Operations of a call.
+    work: f64,
+}
+
 struct Bench<'a> {
     checkpoint: Checkpoint,
     options: LoadOptions,
@@ -87,7 +97,8 @@ impl Bench<'_> {
             let conditioning =
                 Conditioning { timesteps: &timesteps, context: &context, pooled: &pooled, time_ids: &ids };
             let work = rows as f64 * cost::unet(&config, (height, width), TOKENS);
-            self.time("unet", rows, (8 * width, 8 * height), work, || {
+            let case = Case { what: "unet", rows, size: (8 * width, 8 * height), dtype: *dtype, work };
+            self.time(&case, || {
                 unet.forward(&latents, &conditioning)?.to_device(&Device::Cpu)?;
                 Ok(())
             })?;
@@ -103,7 +114,8 @@ impl Bench<'_> {
         for rows in self.args.rows.iter().map(|rows| usize::from(*rows)) {
             let latents = noise((rows, height, width, config.latent_channels), dtype, device)?;
             let work = rows as f64 * cost::vae_decode(&config, (height, width));
-            self.time("vae", rows, (8 * width, 8 * height), work, || {
+            let case = Case { what: "vae", rows, size: (8 * width, 8 * height), dtype, work };
+            self.time(&case, || {
                 vae.decode(&latents)?.to_device(&Device::Cpu)?;
                 Ok(())
             })?;
@@ -118,11 +130,17 @@ impl Bench<'_> {
         for (component, projected) in [(Component::TextEncoder, false), (Component::TextEncoder2, true)] {
             let config: ClipConfig = self.checkpoint.config(component)?;
             work += cost::clip(&config, TOKENS);
-            encoders.push(TextEncoder::load(&self.checkpoint.tensors(component, *dtype, device)?, &config, projected)?);
+            encoders.push(TextEncoder::load(
+                &self.checkpoint.tensors(component, *dtype, device)?,
+                &config,
+                projected,
+            )?);
         }
         for rows in self.args.rows.iter().map(|rows| usize::from(*rows)) {
             let ids = vec![(0..TOKENS as u32).collect::<Vec<_>>(); rows];
-            self.time("clip", rows, (TOKENS, 1), rows as f64 * work, || {
+            let case =
+                Case { what: "clip", rows, size: (TOKENS, 1), dtype: *dtype, work: rows as f64 * work };
+            self.time(&case, || {
                 for encoder in &encoders {
                     encoder.forward(&ids, 0)?.pooled.to_device(&Device::Cpu)?;
                 }
@@ -132,15 +150,8 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Runs `call` once uncounted, then as often as asked, and prints a line. `work` is the operations of a call.
-    fn time(
-        &self,
-        what: &'static str,
-        rows: usize,
-        (width, height): (usize, usize),
-        work: f64,
-        call: impl Fn() -> Result<()>,
-    ) -> Result<()> {
+    /// Runs `call` once uncounted, then as often as asked, and prints a line.
+    fn time(&self, case: &Case, call: impl Fn() -> Result<()>) -> Result<()> {
         call()?;
         let mut seconds = Vec::new();
         for _ in 0..self.args.runs {
@@ -149,14 +160,15 @@ impl Bench<'_> {
             seconds.push(start.elapsed().as_secs_f64());
         }
         seconds.sort_by(f64::total_cmp);
+        let (width, height) = case.size;
         let timing = Timing {
-            what,
+            what: case.what,
             size: format!("{width}x{height}"),
-            rows,
-            dtype: if what == "vae" { "f32" } else { self.options.dtype.as_str() },
+            rows: case.rows,
+            dtype: case.dtype.as_str(),
             best_s: seconds[0],
             median_s: seconds[seconds.len() / 2],
-            gflops: work / seconds[0] / 1e9,
+            gflops: case.work / seconds[0] / 1e9,
             peak_mib: peak_mib(),
         };
         self.print(&timing)
@@ -169,7 +181,9 @@ impl Bench<'_> {
         }
         let Timing { what, size, rows, dtype, best_s, median_s, gflops, peak_mib } = timing;
         let peak = peak_mib.map_or_else(|| "-".into(), |mib| mib.to_string());
-        println!("{what:<5} {size:>11} {rows:>5} {dtype:>5} {best_s:>10.4} {median_s:>10.4} {gflops:>8.1} {peak:>9}");
+        println!(
+            "{what:<5} {size:>11} {rows:>5} {dtype:>5} {best_s:>10.4} {median_s:>10.4} {gflops:>8.1} {peak:>9}"
+        );
         Ok(())
     }
 }

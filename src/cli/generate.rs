@@ -4,8 +4,7 @@ use anyhow::{Context, Result, bail};
 use easel::config::GenerateArgs;
 use easel::output::{Format, Limits, Parameters, encode, read_mask, read_picture};
 use easel::pipeline::Pipeline;
-use easel::request::{GenerateRequest, Options, Picture, Prompt, Seed};
-use easel::sampler::parse_pair;
+use easel::request::{GenerateRequest, Options, Picture, Prompt, Seed, parse_pair};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -34,7 +33,8 @@ fn options(args: &GenerateArgs) -> Result<Options> {
         text.as_deref().map(str::parse).transpose()
     }
     let pair = args.sampler.as_deref().map(parse_pair).transpose()?;
-    let picture = |path: &PathBuf| Ok::<_, anyhow::Error>(read_picture(&read(path)?, "image", Limits::default())?);
+    let picture =
+        |path: &PathBuf| Ok::<_, anyhow::Error>(read_picture(&read(path)?, "image", Limits::default())?);
     let mask = |path: &PathBuf| Ok::<_, anyhow::Error>(read_mask(&read(path)?, Limits::default())?);
     Ok(Options {
         negative: args.negative.as_deref().map(Prompt::negative).transpose()?,

@@ -123,7 +123,7 @@ fn factors(mut pieces: Vec<Piece<'_>>) -> Vec<Piece<'_>> {
             Piece::Open(shape, _) => open[shape as usize].push(at),
             Piece::Close(shape, written) => match open[shape as usize].pop() {
                 Some(opened) => {
-                    pieces[opened] = Piece::Open(shape, number(written).unwrap_or(shape.factor()))
+                    pieces[opened] = Piece::Open(shape, number(written).unwrap_or(shape.factor()));
                 }
                 None => pieces[at] = Piece::Text(written),
             },
