@@ -43,6 +43,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod output;

@@ -1,0 +1,169 @@
+//! What callers read when something fails: the one table from errors to HTTP, and OpenAI's error object.
+
+use super::dto::{ErrorAnswer, ErrorObject};
+use crate::error::{Error, ErrorKind};
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
+
+/// What is wrong with a request: an error of the library, or a refusal that only HTTP knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Anything behind the API.
+    Library(ErrorKind),
+    /// The body is no JSON object, or broke off.
+    Body,
+    /// The body takes too long to arrive.
+    SlowBody,
+    /// The body is over the limit.
+    LargeBody,
+    /// The body is of a media type that the route does not read.
+    MediaType,
+    /// There is no such route.
+    UnknownRoute,
+    /// The route has other methods.
+    Method {
+        /// Those that it has, as the `allow` header lists them.
+        allow: &'static str,
+    },
+    /// There is no such model.
+    UnknownModel,
+}
+
+/// A fault and its sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct ApiError {
+    fault: Fault,
+    message: String,
+}
+
+/// The result of whatever answers a request.
+pub(super) type ApiResult<T> = Result<T, ApiError>;
+
+/// The status, OpenAI's `type` and OpenAI's `code` of each fault.
+fn row(fault: &Fault) -> (u16, &'static str, Option<&'static str>) {
+    const REQUEST: &str = "invalid_request_error";
+    const SERVER: &str = "server_error";
+    const BUSY: &str = "service_unavailable_error";
+    match fault {
+        Fault::Library(kind) => match kind {
+            ErrorKind::InvalidParameter { .. } => (400, REQUEST, Some("invalid_value")),
+            ErrorKind::InvalidImage { .. } => (400, REQUEST, Some("invalid_image")),
+            ErrorKind::QueueFull { .. } => (429, "rate_limit_error", Some("rate_limit_exceeded")),
+            ErrorKind::Cancelled => (499, REQUEST, Some("request_cancelled")),
+            ErrorKind::Unavailable => (503, BUSY, Some("server_is_overloaded")),
+            ErrorKind::DeviceMemory => (503, BUSY, Some("out_of_memory")),
+            ErrorKind::Checkpoint | ErrorKind::Config | ErrorKind::Io | ErrorKind::Internal => {
+                (500, SERVER, None)
+            }
+        },
+        Fault::Body => (400, REQUEST, None),
+        Fault::SlowBody => (408, REQUEST, Some("request_timeout")),
+        Fault::LargeBody => (413, REQUEST, Some("request_too_large")),
+        Fault::MediaType => (415, REQUEST, Some("unsupported_media_type")),
+        Fault::UnknownRoute => (404, REQUEST, Some("unknown_url")),
+        Fault::Method { .. } => (405, REQUEST, Some("method_not_supported")),
+        Fault::UnknownModel => (404, REQUEST, Some("model_not_found")),
+    }
+}
+
+impl ApiError {
+    /// A fault with its sentence, which must name the bound and the value given where there are any.
+    pub(super) fn new(fault: Fault, message: impl Into<String>) -> Self {
+        Self { fault, message: message.into() }
+    }
+
+    fn param(&self) -> Option<&'static str> {
+        match self.fault {
+            Fault::Library(ErrorKind::InvalidParameter { param } | ErrorKind::InvalidImage { param }) => {
+                Some(param)
+            }
+            Fault::UnknownModel => Some("model"),
+            _ => None,
+        }
+    }
+
+    /// The sentence for the caller. What broke inside stays in the log: it may name files, and no caller can mend it.
+    fn sentence(&self, status: StatusCode) -> &str {
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            return "the server failed; its log names the cause under this answer's x-request-id";
+        }
+        &self.message
+    }
+
+    fn headers(&self, answer: &mut HttpResponseBuilder) {
+        match self.fault {
+            Fault::Method { allow } => {
+                answer.insert_header((header::ALLOW, allow));
+            }
+            Fault::Library(ErrorKind::QueueFull { retry_after }) => {
+                answer.insert_header((header::RETRY_AFTER, retry_after));
+                answer.insert_header(("retry-after-ms", u64::from(retry_after) * 1000));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        Self::new(Fault::Library(error.kind().clone()), error.message())
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(row(&self.fault).0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let (_, kind, code) = row(&self.fault);
+        let status = self.status_code();
+        let mut answer = HttpResponse::build(status);
+        self.headers(&mut answer);
+        let error = ErrorObject { message: self.sentence(status), kind, param: self.param(), code };
+        answer.json(ErrorAnswer { error })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::body::MessageBody;
+    use serde_json::{Value, json};
+
+    fn answer(error: ApiError) -> (u16, Value) {
+        let answer = error.error_response();
+        let status = answer.status().as_u16();
+        let body = answer.into_body().try_into_bytes().unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[test]
+    fn all_four_keys_stand_in_every_error() {
+        let unknown = answer(ApiError::new(Fault::UnknownRoute, "there is no such route"));
+        let expected = json!({"error": {
+            "message": "there is no such route", "type": "invalid_request_error", "param": null, "code": "unknown_url"
+        }});
+        assert_eq!(unknown, (404, expected));
+        let (status, body) = answer(Error::parameter("size", "size is off").into());
+        assert_eq!((status, &body["error"]["param"]), (400, &json!("size")));
+        assert_eq!(body["error"]["code"], "invalid_value");
+    }
+
+    #[test]
+    fn what_broke_inside_is_not_told() {
+        let (status, body) = answer(Error::io("/home/someone/weights", "gone").into());
+        assert_eq!((status, &body["error"]["type"]), (500, &json!("server_error")));
+        assert!(!body.to_string().contains("someone"), "{body}");
+    }
+
+    #[test]
+    fn a_full_queue_says_when_to_come_back_in_both_headers() {
+        let full =
+            ApiError::from(Error::new(ErrorKind::QueueFull { retry_after: 3 }, "full")).error_response();
+        assert_eq!(full.status().as_u16(), 429);
+        assert_eq!(full.headers().get("retry-after").unwrap(), "3");
+        assert_eq!(full.headers().get("retry-after-ms").unwrap(), "3000");
+    }
+}

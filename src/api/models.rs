@@ -1,0 +1,36 @@
+//! `/v1/models`, and which names mean the resident model.
+
+use super::dto;
+use super::error::{ApiError, ApiResult, Fault};
+use super::{State, shown};
+use crate::engine::Model;
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+
+/// OpenAI's image models: clients have these names built in, and here they mean the resident model.
+const ALIASES: &[&str] =
+    &["gpt-image-2", "gpt-image-1.5", "gpt-image-1", "gpt-image-1-mini", "dall-e-3", "dall-e-2"];
+
+/// Refuses a name that does not mean the resident model.
+pub(super) fn check(name: &str, resident: &Model) -> ApiResult<()> {
+    if name == resident.name || ALIASES.contains(&name) {
+        return Ok(());
+    }
+    let message = format!("there is no model '{}'; this server draws with '{}'", shown(name), resident.name);
+    Err(ApiError::new(Fault::UnknownModel, message))
+}
+
+/// `GET /v1/models`.
+pub(super) async fn list(state: Data<State>) -> HttpResponse {
+    HttpResponse::Ok().json(dto::Models { object: "list", data: vec![resident(&state)] })
+}
+
+/// `GET /v1/models/{id}`.
+pub(super) async fn retrieve(request: HttpRequest, state: Data<State>) -> ApiResult<HttpResponse> {
+    check(request.match_info().query("id"), state.engine.model())?;
+    Ok(HttpResponse::Ok().json(resident(&state)))
+}
+
+fn resident(state: &State) -> dto::Model<'_> {
+    dto::Model { id: &state.engine.model().name, object: "model", created: state.since, owned_by: "easel" }
+}

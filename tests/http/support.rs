@@ -1,0 +1,140 @@
+//! A server in this process, and a caller that speaks HTTP/1.1 byte by byte, so that tests can send what no client would.
+
+use base64::Engine as _;
+use easel::api::Server;
+use easel::engine::Engine;
+use easel::pipeline::{LoadOptions, Pipeline};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Longer than any test's answer takes on a slow machine: past it, a test hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The server that all tests share which do not disturb one another.
+pub fn shared() -> SocketAddr {
+    static SHARED: OnceLock<SocketAddr> = OnceLock::new();
+    *SHARED.get_or_init(|| start(64))
+}
+
+/// A server of a test's own, with room for `queue` waiting requests.
+pub fn start(queue: usize) -> SocketAddr {
+    let pipeline = Pipeline::load(&LoadOptions::sketch()).expect("the bundled model loads");
+    let engine = Engine::start(pipeline, queue).expect("the engine starts");
+    let server = Server::bind("127.0.0.1", 0, engine).expect("the system has a free port");
+    let address = server.address().expect("the port is known");
+    std::thread::spawn(move || server.run().expect("the server runs"));
+    address
+}
+
+/// An answer, read to its end.
+pub struct Answer {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The header `name`, in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.text()))
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The error's `param` and `message`; fails where the answer is not OpenAI's error object with all four keys.
+    #[track_caller]
+    pub fn error(&self, status: u16) -> (Value, String) {
+        assert_eq!(self.status, status, "{}", self.text());
+        assert_eq!(self.header("content-type"), Some("application/json"), "{}", self.text());
+        let error = self.json()["error"].clone();
+        let keys: Vec<&String> = error.as_object().expect("an error object").keys().collect();
+        assert_eq!(keys.len(), 4, "{error}");
+        assert!(
+            error["type"].is_string() && (error["code"].is_string() || error["code"].is_null()),
+            "{error}"
+        );
+        (error["param"].clone(), error["message"].as_str().expect("a message").to_owned())
+    }
+
+    /// The files of a drawn answer.
+    #[track_caller]
+    pub fn files(&self) -> Vec<Vec<u8>> {
+        assert_eq!(self.status, 200, "{}", self.text());
+        let answer = self.json();
+        let data = answer["data"].as_array().expect("a list of pictures");
+        let decode = |picture: &Value| {
+            let text = picture["b64_json"].as_str().expect("base64");
+            base64::engine::general_purpose::STANDARD.decode(text).expect("base64")
+        };
+        data.iter().map(decode).collect()
+    }
+}
+
+/// Opens a connection and writes a request, without reading the answer.
+pub fn send(server: SocketAddr, head: &str, body: &[u8]) -> TcpStream {
+    send_framed(server, &format!("{head}\r\ncontent-length: {}", body.len()), body)
+}
+
+/// As [`send`], with the headers that frame the body already in `head`.
+pub fn send_framed(server: SocketAddr, head: &str, body: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(server).expect("the server listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    let head = format!("{head}\r\nhost: test\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("the head is sent");
+    // A server may refuse a body before it has read all of it.
+    stream.write_all(body).ok();
+    stream
+}
+
+/// Reads an answer to its end.
+pub fn receive(mut stream: TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("the answer arrives whole and in time");
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer has a head");
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+    let headers = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    Answer { status: status.expect("a status"), headers: headers.collect(), body: bytes[end + 4..].to_vec() }
+}
+
+/// One request and its answer. `head` is the request line with headers after it, lines ended by CR LF but the last.
+pub fn exchange(server: SocketAddr, head: &str, body: &[u8]) -> Answer {
+    receive(send(server, head, body))
+}
+
+/// The head of a request for pictures.
+pub const GENERATIONS: &str = "POST /v1/images/generations HTTP/1.1\r\ncontent-type: application/json";
+
+/// Asks the shared server for pictures with a body that need not be JSON.
+pub fn post(body: &[u8]) -> Answer {
+    exchange(shared(), GENERATIONS, body)
+}
+
+/// Asks the shared server for the quickest picture there is, with `fields` in place of, or beside, its own.
+pub fn draw(fields: Value) -> Answer {
+    post(quick(fields).to_string().as_bytes())
+}
+
+/// A request for a picture that takes a moment, with `fields` in place of, or beside, its own.
+pub fn quick(fields: Value) -> Value {
+    let mut body =
+        json!({"prompt": "red apple", "size": "64x64", "steps": 2, "guidance_scale": 1, "seed": 7});
+    for (name, value) in fields.as_object().expect("fields are an object") {
+        body[name] = value.clone();
+    }
+    body
+}
