@@ -1,21 +1,32 @@
 //! The device thread: one thread owns the model, and everyone else holds an [`Engine`], a handle that clones cheaply.
 //!
 //! ```text
-//! Engine::submit -> inbox (bounded) -> device thread -> Ticket
+//! Engine::submit -> permits -> inbox -> worker: scheduler.schedule -> encode | denoise | decode -> scheduler.update
+//!                                          └── events: Queued, Step, Preview, Done, Failed -> Ticket
 //! ```
+//! A request for n pictures is n jobs. Dropping the ticket takes its jobs out before the next work begins.
 
+mod batch;
+mod conditionings;
+mod curve;
+mod drawing;
+mod guard;
 mod ticket;
 mod worker;
 
-pub use ticket::Ticket;
+pub use curve::{CurvePoint, measure};
+pub use ticket::{Drawn, Event, Ticket};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
-use crate::request::{Defaults, GenerateRequest, Picture};
-use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use worker::{Pace, Work};
+use crate::request::{Defaults, GenerateRequest};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, mpsc, watch};
+use worker::{Arrival, Message, Trial, Worker};
 
 /// The resident model as callers see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,178 +37,181 @@ pub struct Model {
     pub defaults: Defaults,
 }
 
-/// A handle of the device thread. The thread ends when the last handle is gone and its work is done.
+/// Bounds on what the engine takes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Jobs (pictures) that may be in the engine at once, waiting or being drawn.
+    pub queue: usize,
+    /// The most rows of a UNet call; none leaves it to the measured cost of a row.
+    pub rows: Option<u32>,
+    /// Whether the measured costs are kept for the next start.
+    pub remember: bool,
+}
+
+/// A request on its way into the engine.
+#[derive(Debug)]
+pub struct Submission {
+    /// What to draw.
+    pub request: GenerateRequest,
+    /// Whom it is for: callers take turns.
+    pub caller: u64,
+    /// How many previews of each picture to send, spread evenly over its steps.
+    pub previews: u32,
+    /// How long the caller is willing to wait for all of it.
+    pub timeout: Option<Duration>,
+}
+
+/// Where the engine is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// The model is being read and measured.
+    Loading,
+    /// Requests are drawn.
+    Ready,
+    /// No request is taken; what is there is finished.
+    Draining,
+    /// The model could not be loaded, or the device thread has ended.
+    Failed,
+}
+
+/// What the handles and the device thread share.
+#[derive(Debug)]
+struct Shared {
+    state: AtomicU8,
+    model: OnceLock<Result<Model>>,
+    permits: Arc<Semaphore>,
+    /// Whole seconds after which a place is likely to be free, as the worker last estimated.
+    retry_after: AtomicU32,
+    next_job: AtomicU64,
+}
+
+impl Shared {
+    fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Loading,
+            1 => State::Ready,
+            2 => State::Draining,
+            _ => State::Failed,
+        }
+    }
+
+    /// Moves on to a later state; never back.
+    fn advance(&self, state: State) {
+        self.state.fetch_max(state as u8, Ordering::AcqRel);
+    }
+}
+
+/// A handle of the device thread. The thread ends when the last handle and ticket are gone and its work is done.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    model: Arc<Model>,
-    inbox: SyncSender<Work>,
-    pace: Arc<Pace>,
+    shared: Arc<Shared>,
+    inbox: Sender<Message>,
+    ended: watch::Receiver<()>,
 }
 
 impl Engine {
-    /// Gives `pipeline` to a thread of its own, at whose door at most `queue` requests wait beside the one being drawn.
+    /// Starts the device thread, which reads the model with `load` and measures what rows cost, and returns at once.
     ///
     /// # Errors
     /// If the system has no room for another thread.
-    pub fn start(pipeline: Pipeline, queue: usize) -> Result<Self> {
-        let model = Model { name: pipeline.name().to_owned(), defaults: pipeline.defaults().clone() };
-        Self::over(model, queue, move |request, go_on| pipeline.generate(request, |_| go_on()))
+    pub fn start(
+        load: impl FnOnce() -> Result<Pipeline> + Send + 'static,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> Result<Self> {
+        Self::tried(load, settings, metrics, Trial::default())
     }
 
-    /// An engine over anything that draws a request and asks after each step whether to go on.
-    fn over<D>(model: Model, queue: usize, draw: D) -> Result<Self>
-    where
-        D: Fn(&GenerateRequest, &dyn Fn() -> ControlFlow<()>) -> Result<Vec<Picture>> + Send + 'static,
-    {
-        let (inbox, arrivals) = sync_channel(queue);
-        let pace = Arc::new(Pace::default());
-        let clock = Arc::clone(&pace);
+    /// [`Engine::start`] on a device whose speed and faults a trial decides.
+    fn tried(
+        load: impl FnOnce() -> Result<Pipeline> + Send + 'static,
+        settings: Settings,
+        metrics: Metrics,
+        trial: Trial,
+    ) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            state: AtomicU8::new(State::Loading as u8),
+            model: OnceLock::new(),
+            permits: Arc::new(Semaphore::new(settings.queue)),
+            retry_after: AtomicU32::new(1),
+            next_job: AtomicU64::new(0),
+        });
+        let (inbox, arrivals) = channel();
+        let (alive, ended) = watch::channel(());
+        let worker = Worker::new(Arc::clone(&shared), arrivals, metrics, trial);
         std::thread::Builder::new()
             .name("device".into())
-            .spawn(move || worker::run(&draw, &arrivals, &clock))
+            .spawn(move || {
+                worker.live(load, settings);
+                drop(alive);
+            })
             .map_err(|cause| Error::internal(format!("the device thread did not start: {cause}")))?;
-        Ok(Self { model: Arc::new(model), inbox, pace })
+        Ok(Self { shared, inbox, ended })
+    }
+
+    /// Where the engine is in its life.
+    pub fn state(&self) -> State {
+        self.shared.state()
     }
 
     /// The resident model.
-    pub fn model(&self) -> &Model {
-        &self.model
-    }
-
-    /// Puts `request` into the queue. Await the ticket for its pictures; drop it to cancel.
     ///
     /// # Errors
-    /// [`ErrorKind::QueueFull`], or [`ErrorKind::Unavailable`] if the device thread has ended.
-    pub fn submit(&self, request: GenerateRequest) -> Result<Ticket> {
-        let (ticket, answer) = Ticket::new();
-        self.inbox.try_send(Work { request, answer }).map_err(|refused| match refused {
-            TrySendError::Full(_) => {
-                let retry_after = self.pace.seconds();
-                Error::new(
-                    ErrorKind::QueueFull { retry_after },
-                    format!("the queue is full; a place is likely to be free in {retry_after} s"),
-                )
+    /// [`ErrorKind::Unavailable`] while it is loading; the error of loading where that failed.
+    pub fn model(&self) -> Result<&Model> {
+        match self.shared.model.get() {
+            Some(Ok(model)) => Ok(model),
+            Some(Err(error)) => Err(error.clone()),
+            None => {
+                Err(Error::new(ErrorKind::Unavailable, "the model is loading; try again in a few seconds"))
             }
-            TrySendError::Disconnected(_) => ticket::ended(),
-        })?;
-        Ok(ticket)
+        }
+    }
+
+    /// Puts a request into the queue. Follow its ticket for the pictures; drop it to cancel.
+    ///
+    /// # Errors
+    /// [`ErrorKind::QueueFull`], or [`ErrorKind::Unavailable`] if the model is not loaded or the engine is draining.
+    pub fn submit(&self, submission: Submission) -> Result<Ticket> {
+        self.model()?;
+        match self.state() {
+            State::Draining => return Err(Error::new(ErrorKind::Unavailable, "the server is shutting down")),
+            State::Failed => return Err(ticket::ended()),
+            State::Loading | State::Ready => {}
+        }
+        let images = submission.request.count.get();
+        let permits =
+            Arc::clone(&self.shared.permits).try_acquire_many_owned(images).map_err(|_| self.full())?;
+        let first = self.shared.next_job.fetch_add(u64::from(images), Ordering::Relaxed);
+        let (events, received) = mpsc::unbounded_channel();
+        let arrival = Arrival { submission, first, events, permits, at: Instant::now() };
+        self.inbox.send(Message::Arrival(Box::new(arrival))).map_err(|_| ticket::ended())?;
+        Ok(Ticket::new(received, self.inbox.clone(), first, images))
+    }
+
+    fn full(&self) -> Error {
+        let retry_after = self.shared.retry_after.load(Ordering::Relaxed);
+        Error::new(
+            ErrorKind::QueueFull { retry_after },
+            format!("the queue is full; a place is likely to be free in {retry_after} s"),
+        )
+    }
+
+    /// Takes no more requests and finishes those that are there; what is not done after `grace` fails with
+    /// [`ErrorKind::Unavailable`]. The device thread then ends.
+    pub fn drain(&self, grace: Duration) {
+        self.shared.advance(State::Draining);
+        // A device thread that has ended already has nothing to drain.
+        drop(self.inbox.send(Message::Drain { until: Instant::now() + grace }));
+    }
+
+    /// Waits until the device thread has ended.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::request::{Options, Prompt, Seed};
-    use std::future::Future;
-    use std::pin::pin;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::mpsc::{Receiver, Sender, channel};
-    use std::task::{Context, Poll, Wake, Waker};
-    use std::thread::Thread;
-    use std::time::Duration;
-
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    fn wait(ticket: Ticket) -> Result<Vec<Picture>> {
-        let mut ticket = pin!(ticket);
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        loop {
-            match ticket.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Ready(answer) => return answer,
-                Poll::Pending => std::thread::park_timeout(Duration::from_secs(10)),
-            }
-        }
-    }
-
-    fn model() -> Model {
-        let defaults = Defaults {
-            size: "64x64".parse().unwrap(),
-            steps: "4".parse().unwrap(),
-            sampler: "euler".parse().unwrap(),
-            schedule: "normal".parse().unwrap(),
-            guidance: "1".parse().unwrap(),
-        };
-        Model { name: "paint".into(), defaults }
-    }
-
-    fn request(prompt: &str) -> GenerateRequest {
-        Options::default().resolve(Prompt::new(prompt).unwrap(), &model().defaults, Seed(0)).unwrap()
-    }
-
-    /// An engine whose jobs tell that they began, and run until they are cancelled or told to finish.
-    fn slow(queue: usize) -> (Engine, Receiver<String>, Sender<()>) {
-        let (began, beginnings) = channel();
-        let (finish, finished) = channel::<()>();
-        let engine = Engine::over(model(), queue, move |request, go_on| {
-            began.send(request.prompt.as_str().to_owned()).unwrap();
-            while finished.recv_timeout(Duration::from_millis(1)).is_err() {
-                if go_on().is_break() {
-                    return Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"));
-                }
-            }
-            Ok(Vec::new())
-        });
-        (engine.unwrap(), beginnings, finish)
-    }
-
-    #[test]
-    fn a_panic_fails_its_own_job_and_the_next_one_is_drawn() {
-        let engine = Engine::over(model(), 8, |request, _| {
-            assert_ne!(request.prompt.as_str(), "poison", "this job is poisoned");
-            Ok(Vec::new())
-        })
-        .unwrap();
-        let tickets = ["good", "poison", "better"].map(|prompt| engine.submit(request(prompt)).unwrap());
-        let [good, poisoned, better] = tickets.map(wait);
-        assert_eq!((good, better), (Ok(Vec::new()), Ok(Vec::new())));
-        let error = poisoned.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Internal);
-        assert!(error.message().contains("this job is poisoned"), "{error}");
-    }
-
-    #[test]
-    fn a_full_queue_refuses_the_next_request_and_says_when_to_come_back() {
-        let (engine, beginnings, finish) = slow(1);
-        let running = engine.submit(request("first")).unwrap();
-        beginnings.recv().unwrap();
-        let waiting = engine.submit(request("second")).unwrap();
-        let refused = engine.submit(request("third")).unwrap_err();
-        assert!(matches!(refused.kind(), ErrorKind::QueueFull { retry_after: 1.. }), "{refused:?}");
-        finish.send(()).unwrap();
-        finish.send(()).unwrap();
-        assert_eq!((wait(running), wait(waiting)), (Ok(Vec::new()), Ok(Vec::new())));
-    }
-
-    #[test]
-    fn a_dropped_ticket_ends_the_running_job_and_skips_the_waiting_one() {
-        let (engine, beginnings, finish) = slow(2);
-        let running = engine.submit(request("first")).unwrap();
-        assert_eq!(beginnings.recv().unwrap(), "first");
-        let waiting = engine.submit(request("second")).unwrap();
-        let last = engine.submit(request("third")).unwrap();
-        drop((running, waiting));
-        assert_eq!(beginnings.recv_timeout(Duration::from_secs(10)).unwrap(), "third");
-        finish.send(()).unwrap();
-        assert_eq!(wait(last), Ok(Vec::new()));
-    }
-
-    #[test]
-    fn what_was_taken_on_is_drawn_after_the_last_handle_is_gone() {
-        static DRAWN: AtomicU32 = AtomicU32::new(0);
-        let engine = Engine::over(model(), 4, |_, _| {
-            DRAWN.fetch_add(1, Ordering::Relaxed);
-            Ok(Vec::new())
-        })
-        .unwrap();
-        let tickets = ["one", "two"].map(|prompt| engine.submit(request(prompt)).unwrap());
-        drop(engine);
-        assert!(tickets.map(wait).iter().all(Result::is_ok));
-        assert_eq!(DRAWN.load(Ordering::Relaxed), 2);
-    }
-}
+mod tests;

@@ -50,4 +50,5 @@ pub mod output;
 pub mod pipeline;
 pub mod request;
 pub mod sampler;
+pub mod scheduler;
 pub mod telemetry;

@@ -14,7 +14,7 @@ mod noise;
 pub mod prompt;
 mod step;
 
-pub use condition::Conditioned;
+pub use condition::{Conditioned, PromptKey, PromptPair};
 pub use generate::Progress;
 pub use job::Job;
 pub use load::{LoadOptions, open_device, parse_dtype};
@@ -30,6 +30,7 @@ use crate::sampler::Prediction;
 use crate::sampler::SpacingOptions;
 use candle_core::{DType, Device};
 use prompt::PromptTokenizer;
+use std::path::{Path, PathBuf};
 
 /// A text encoder with its tokenizer.
 #[derive(Debug)]
@@ -50,6 +51,7 @@ struct Training {
 #[derive(Debug)]
 pub struct Pipeline {
     name: String,
+    folder: Option<PathBuf>,
     device: Device,
     dtype: DType,
     towers: [TextTower; 2],
@@ -67,6 +69,22 @@ impl Pipeline {
     /// The model's name, as its folder or source names it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The model's folder on disk; none where it is bundled or made up.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// The model's name, the device's, and how weights are held: what labels of metrics say.
+    pub fn facts(&self) -> [&str; 3] {
+        let device = if self.device.is_cpu() { "cpu" } else { "cuda" };
+        [&self.name, device, self.dtype.as_str()]
+    }
+
+    /// All that its speed depends on, in one line.
+    pub fn identity(&self) -> String {
+        format!("{} threads {}", self.facts().join(" "), rayon::current_num_threads())
     }
 
     /// What the model draws with where a request is silent.

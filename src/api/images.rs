@@ -4,6 +4,7 @@ use super::dto::{Image, Images, STRICT_SIZES};
 use super::error::ApiResult;
 use super::parse::{self, Asked};
 use super::{State, body, now};
+use crate::engine::Submission;
 use crate::error::{Error, Result};
 use crate::output::{Format, Parameters, encode};
 use crate::request::{GenerateRequest, Picture, Seed};
@@ -19,10 +20,11 @@ pub(super) async fn generations(
     payload: Payload,
     state: Data<State>,
 ) -> ApiResult<HttpResponse> {
-    let model = state.engine.model();
+    let model = state.engine.model()?;
     let body = body::json(&http, payload).await?;
     let Asked { request, format, ignored } = parse::generation(&body, model, fresh_seed())?;
-    let pictures = state.engine.submit(request.clone())?.await?;
+    let submission = Submission { request: request.clone(), caller: 0, previews: 0, timeout: None };
+    let pictures = state.engine.submit(submission)?.finish().await?.pictures;
     let (seed, size) = (request.seed, request.size.to_string());
     let files = Files { request, model: model.name.clone(), format };
     let data = web::block(move || files.of(&pictures))

@@ -21,16 +21,21 @@ pub(super) fn check(name: &str, resident: &Model) -> ApiResult<()> {
 }
 
 /// `GET /v1/models`.
-pub(super) async fn list(state: Data<State>) -> HttpResponse {
-    HttpResponse::Ok().json(dto::Models { object: "list", data: vec![resident(&state)] })
+pub(super) async fn list(state: Data<State>) -> ApiResult<HttpResponse> {
+    Ok(HttpResponse::Ok().json(dto::Models { object: "list", data: vec![resident(&state)?] }))
 }
 
 /// `GET /v1/models/{id}`.
 pub(super) async fn retrieve(request: HttpRequest, state: Data<State>) -> ApiResult<HttpResponse> {
-    check(request.match_info().query("id"), state.engine.model())?;
-    Ok(HttpResponse::Ok().json(resident(&state)))
+    check(request.match_info().query("id"), state.engine.model()?)?;
+    Ok(HttpResponse::Ok().json(resident(&state)?))
 }
 
-fn resident(state: &State) -> dto::Model<'_> {
-    dto::Model { id: &state.engine.model().name, object: "model", created: state.since, owned_by: "easel" }
+fn resident(state: &State) -> ApiResult<dto::Model<'_>> {
+    Ok(dto::Model {
+        id: &state.engine.model()?.name,
+        object: "model",
+        created: state.since,
+        owned_by: "easel",
+    })
 }

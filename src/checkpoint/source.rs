@@ -58,6 +58,17 @@ impl Checkpoint {
         }
     }
 
+    /// The folder on disk, where it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(folder) => match folder.files() {
+                Files::Disk(path) => Some(path),
+                Files::Bundled(_) => None,
+            },
+            Self::DummySdxl => None,
+        }
+    }
+
     /// The config of a part.
     ///
     /// # Errors

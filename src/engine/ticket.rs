@@ -1,33 +1,117 @@
 //! What a caller holds for a request in the engine.
 
+use super::worker::Message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::Picture;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use tokio::sync::oneshot;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
 
-/// A request in the engine: await it for the pictures; drop it and the request stops at its next step.
+/// What happens to a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The picture `image` waits behind `place` others.
+    Queued {
+        /// Which picture, from 0.
+        image: u32,
+        /// How many go before it.
+        place: usize,
+    },
+    /// A step of the picture `image` is done.
+    Step {
+        /// Which picture, from 0.
+        image: u32,
+        /// Steps done.
+        step: usize,
+        /// Steps in all.
+        steps: usize,
+    },
+    /// What the picture `image` is heading for.
+    Preview {
+        /// Which picture, from 0.
+        image: u32,
+        /// Which preview of it, from 0.
+        index: u32,
+        /// The preview.
+        picture: Picture,
+    },
+    /// The picture `image` is done.
+    Done {
+        /// Which picture, from 0.
+        image: u32,
+        /// The picture.
+        picture: Picture,
+        /// How long it waited before the device began with it.
+        waited: Duration,
+    },
+    /// The request has failed; nothing follows.
+    Failed(Error),
+}
+
+/// The pictures of a request, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drawn {
+    /// The pictures.
+    pub pictures: Vec<Picture>,
+    /// How long the first of them waited before the device began with it.
+    pub waited: Duration,
+}
+
+/// A request in the engine: follow its events, or await its pictures; drop it and its jobs stop at their next step.
 #[derive(Debug)]
 #[must_use = "a dropped ticket cancels its request"]
 pub struct Ticket {
-    answer: oneshot::Receiver<Result<Vec<Picture>>>,
+    events: UnboundedReceiver<Event>,
+    inbox: Sender<Message>,
+    first: u64,
+    images: u32,
 }
 
 impl Ticket {
-    /// A ticket, and where its answer goes in.
-    pub(super) fn new() -> (Self, oneshot::Sender<Result<Vec<Picture>>>) {
-        let (sender, answer) = oneshot::channel();
-        (Self { answer }, sender)
+    /// The ticket of the jobs `first..first + images`.
+    pub(super) fn new(
+        events: UnboundedReceiver<Event>,
+        inbox: Sender<Message>,
+        first: u64,
+        images: u32,
+    ) -> Self {
+        Self { events, inbox, first, images }
+    }
+
+    /// The next event; none when all pictures are done, the request has failed, or the engine has ended.
+    pub async fn event(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// Waits for all pictures.
+    ///
+    /// # Errors
+    /// The request's failure; [`ErrorKind::Unavailable`] if the engine ended before it was done.
+    pub async fn finish(mut self) -> Result<Drawn> {
+        let mut pictures: Vec<Option<Picture>> = vec![None; self.images as usize];
+        let mut first_wait = None;
+        while pictures.iter().any(Option::is_none) {
+            match self.event().await {
+                Some(Event::Done { image, picture, waited }) => {
+                    pictures[image as usize] = Some(picture);
+                    first_wait = first_wait.min(Some(waited)).or(Some(waited));
+                }
+                Some(Event::Failed(error)) => return Err(error),
+                Some(_) => {}
+                None => return Err(ended()),
+            }
+        }
+        Ok(Drawn {
+            pictures: pictures.into_iter().flatten().collect(),
+            waited: first_wait.unwrap_or_default(),
+        })
     }
 }
 
-impl Future for Ticket {
-    type Output = Result<Vec<Picture>>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(Pin::new(&mut self.answer).poll(context));
-        Poll::Ready(answer.unwrap_or_else(|_| Err(ended())))
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // Jobs that are done are no longer known to the worker; an engine that has ended needs no word.
+        drop(self.inbox.send(Message::Cancel { first: self.first, images: self.images }));
     }
 }
 

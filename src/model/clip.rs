@@ -155,11 +155,16 @@ impl TextEncoder {
         ids.iter().position(|id| *id == end).unwrap_or(0)
     }
 
+    /// The width of [`Encoded::hidden`].
+    pub fn hidden_width(&self) -> Result<usize> {
+        Ok(self.token_embedding.dim(D::Minus1)?)
+    }
+
     /// The width of [`Encoded::pooled`].
     pub fn pooled_width(&self) -> Result<usize> {
         match &self.text_projection {
             Some(projection) => projection.outputs(),
-            None => Ok(self.token_embedding.dim(D::Minus1)?),
+            None => self.hidden_width(),
         }
     }
 }

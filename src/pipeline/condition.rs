@@ -1,5 +1,6 @@
 //! Prompts as what the UNet is conditioned on.
 
+use super::prompt::chunks::POSITIONS;
 use super::prompt::{Prompted, tokenize};
 use super::{Pipeline, TextTower};
 use crate::error::Result;
@@ -15,68 +16,117 @@ pub struct Conditioned {
     pub pooled: Tensor,
 }
 
-/// A prompt in the tokens of both encoders.
-type Tokens = [Prompted; 2];
+/// What one conditioning is made from: equal keys give equal conditionings, so they can be remembered by them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PromptKey {
+    /// A text, its tokens filled up to `chunks` of 77, with `skipped` further layers left out.
+    Text {
+        /// The text as it was written.
+        text: String,
+        /// Chunks that the context has.
+        chunks: usize,
+        /// Layers left out beyond SDXL's own one.
+        skipped: usize,
+    },
+    /// Zeros, for an absent negative prompt where the checkpoint says so.
+    Zeros {
+        /// Chunks that the context has.
+        chunks: usize,
+    },
+}
+
+/// What the rows of one job are conditioned on, both of one length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptPair {
+    /// The prompt.
+    pub positive: PromptKey,
+    /// The negative prompt; none where there is no guidance.
+    pub negative: Option<PromptKey>,
+    /// Chunks that both contexts have.
+    pub chunks: usize,
+}
 
 impl Pipeline {
-    /// Encodes a request's prompt, and its negative prompt where guidance needs it, both to the same length.
-    /// `clip_skip` is the prompt's alone, as in diffusers.
+    /// What the rows of `request` are to be conditioned on. Reads the tokens and runs no network. `clip_skip` is the
+    /// prompt's alone, as in diffusers.
     ///
     /// # Errors
-    /// If a prompt is too long, or `clip_skip` leaves no layer.
-    pub fn encode_prompts(&self, request: &GenerateRequest) -> Result<(Conditioned, Option<Conditioned>)> {
+    /// If a prompt has too many tokens, or a weight that is out of bounds.
+    pub fn prompts(&self, request: &GenerateRequest) -> Result<PromptPair> {
         let skipped = request.clip_skip.get() as usize;
-        let mut positive = self.tokens("prompt", request.prompt.as_str())?;
-        if !request.guidance.is_active() {
-            equalise(&mut [&mut positive]);
-            return Ok((self.encode_tokens(&positive, skipped)?, None));
-        }
+        let text = request.prompt.as_str();
+        let mut chunks = self.chunks("prompt", text)?;
         let zeros = request.negative.is_none() && self.zeros_for_absent_negative;
-        if zeros {
-            equalise(&mut [&mut positive]);
-            let positive = self.encode_tokens(&positive, skipped)?;
-            let negative = Conditioned {
-                context: positive.context.zeros_like()?,
-                pooled: positive.pooled.zeros_like()?,
-            };
-            return Ok((positive, Some(negative)));
+        let negative = request.negative.as_ref().map_or("", Prompt::as_str);
+        if request.guidance.is_active() && !zeros {
+            chunks = chunks.max(self.chunks("negative_prompt", negative)?);
         }
-        let mut negative =
-            self.tokens("negative_prompt", request.negative.as_ref().map_or("", Prompt::as_str))?;
-        equalise(&mut [&mut positive, &mut negative]);
-        Ok((self.encode_tokens(&positive, skipped)?, Some(self.encode_tokens(&negative, 0)?)))
+        let positive = PromptKey::Text { text: text.to_owned(), chunks, skipped };
+        let negative = match zeros {
+            true => PromptKey::Zeros { chunks },
+            false => PromptKey::Text { text: negative.to_owned(), chunks, skipped: 0 },
+        };
+        Ok(PromptPair { positive, negative: request.guidance.is_active().then_some(negative), chunks })
     }
 
-    fn tokens(&self, param: &'static str, text: &str) -> Result<Tokens> {
-        let [first, second] = &self.towers;
-        Ok([tokenize(&first.tokenizer, param, text)?, tokenize(&second.tokenizer, param, text)?])
+    /// The chunks that a text fills, of both tokenizers the most.
+    fn chunks(&self, param: &'static str, text: &str) -> Result<usize> {
+        let counts =
+            self.towers.iter().map(|tower| Ok(tokenize(&tower.tokenizer, param, text)?.chunks().len()));
+        Ok(counts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1))
     }
 
-    fn encode_tokens(&self, tokens: &Tokens, skipped: usize) -> Result<Conditioned> {
-        let [first, second] = &self.towers;
-        let (hidden_1, _) = first.encode(&tokens[0], skipped)?;
-        let (hidden_2, pooled) = second.encode(&tokens[1], skipped)?;
-        Ok(Conditioned { context: Tensor::cat(&[hidden_1, hidden_2], D::Minus1)?, pooled })
+    /// Runs the text encoders for one key.
+    ///
+    /// # Errors
+    /// If the layers left out are more than there are, or the device fails.
+    pub fn encode_prompt(&self, key: &PromptKey) -> Result<Conditioned> {
+        match key {
+            PromptKey::Text { text, chunks, skipped } => {
+                let [first, second] = &self.towers;
+                let (hidden_1, _) = first.encode(text, *chunks, *skipped)?;
+                let (hidden_2, pooled) = second.encode(text, *chunks, *skipped)?;
+                Ok(Conditioned { context: Tensor::cat(&[hidden_1, hidden_2], D::Minus1)?, pooled })
+            }
+            PromptKey::Zeros { chunks } => {
+                let width =
+                    self.towers.iter().map(|tower| tower.encoder.hidden_width()).sum::<Result<usize>>()?;
+                let pooled = self.towers[1].encoder.pooled_width()?;
+                Ok(Conditioned {
+                    context: Tensor::zeros((1, chunks * POSITIONS, width), self.dtype, &self.device)?,
+                    pooled: Tensor::zeros((1, pooled), self.dtype, &self.device)?,
+                })
+            }
+        }
+    }
+
+    /// Encodes a request's prompt, and its negative prompt where guidance needs it.
+    ///
+    /// # Errors
+    /// As [`Pipeline::prompts`] and [`Pipeline::encode_prompt`].
+    pub fn encode_prompts(&self, request: &GenerateRequest) -> Result<(Conditioned, Option<Conditioned>)> {
+        let pair = self.prompts(request)?;
+        let negative = pair.negative.map(|key| self.encode_prompt(&key)).transpose()?;
+        Ok((self.encode_prompt(&pair.positive)?, negative))
     }
 }
 
-/// Fills all to the length of the longest with empty chunks.
-fn equalise(prompts: &mut [&mut Tokens]) {
-    let longest =
-        prompts.iter().flat_map(|tokens| tokens.iter()).map(|p| p.chunks().len()).max().unwrap_or(1);
-    for tokens in prompts {
-        for prompted in tokens.iter_mut() {
-            prompted.pad_to(longest);
-        }
+impl Conditioned {
+    /// Bytes that it holds on the device.
+    pub fn bytes(&self) -> usize {
+        let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+        bytes(&self.context) + bytes(&self.pooled)
     }
 }
 
 impl TextTower {
-    /// The context `[1, 77 k, hidden]` and the pooled vector `[1, P]` of the first chunk.
-    fn encode(&self, prompted: &Prompted, skipped: usize) -> Result<(Tensor, Tensor)> {
+    /// The context `[1, 77 chunks, hidden]` and the pooled vector `[1, P]` of the first chunk.
+    fn encode(&self, text: &str, chunks: usize, skipped: usize) -> Result<(Tensor, Tensor)> {
+        let mut prompted = tokenize(&self.tokenizer, "prompt", text)?;
+        prompted.pad_to(chunks);
         let ids: Vec<Vec<u32>> = prompted.chunks().iter().map(|chunk| chunk.ids.clone()).collect();
         let encoded = self.encoder.forward(&ids, skipped)?;
-        let hidden = self.weighted(encoded.hidden, prompted, skipped)?; // [k, 77, hidden]
+        let hidden = self.weighted(encoded.hidden, &prompted, skipped)?; // [chunks, 77, hidden]
         let (chunks, length, width) = hidden.dims3()?;
         Ok((hidden.reshape((1, chunks * length, width))?, encoded.pooled.narrow(0, 0, 1)?))
     }

@@ -2,7 +2,7 @@
 
 use super::{Conditioned, Generator, Pipeline};
 use crate::error::{Error, Result};
-use crate::request::{GenerateRequest, Mask, Picture, Start};
+use crate::request::{GenerateRequest, Mask, Picture, Size, Start};
 use crate::sampler::Schedule;
 use crate::sampler::{HISTORY, Plan, plan};
 use candle_core::{D, DType, Tensor};
@@ -46,6 +46,8 @@ pub struct Job {
     pub(super) history: Vec<Tensor>,
     /// The draw of the evaluation before.
     pub(super) held_noise: Option<Tensor>,
+    /// The draw of the evaluation that is next, once taken.
+    pub(super) drawn: Option<Tensor>,
     /// The newest estimate of the picture's latents.
     pub(super) denoised: Option<Tensor>,
     pub(super) canvas: Option<Canvas>,
@@ -60,6 +62,16 @@ impl Job {
     /// Steps done, as the user counts them.
     pub fn steps_done(&self) -> usize {
         self.plan.evals[..self.next].iter().filter(|eval| eval.commit).count()
+    }
+
+    /// UNet evaluations done.
+    pub fn evals_done(&self) -> usize {
+        self.next
+    }
+
+    /// Rows that it takes in a UNet call.
+    pub fn rows(&self) -> usize {
+        1 + usize::from(self.negative.is_some())
     }
 
     /// Steps in all.
@@ -78,9 +90,12 @@ impl Job {
         self.history.truncate(HISTORY);
     }
 
-    /// A fresh standard normal draw of the latents' shape, `[1, h, w, 4]`.
+    /// The standard normal draw of the evaluation that is next, `[1, h, w, 4]`: the same when it is tried again.
     pub(super) fn draw(&mut self) -> Result<Tensor> {
-        draw(&mut self.generator, self.latents, &self.base)
+        if self.drawn.is_none() {
+            self.drawn = Some(draw(&mut self.generator, self.latents, &self.base)?);
+        }
+        Ok(self.drawn.clone().expect("it has just been drawn"))
     }
 }
 
@@ -100,6 +115,27 @@ struct Beginning {
 }
 
 impl Pipeline {
+    /// UNet evaluations that each image of `request` takes.
+    ///
+    /// # Errors
+    /// If the strength leaves no step.
+    pub fn evals(&self, request: &GenerateRequest) -> Result<usize> {
+        let begin = Begin { pipeline: self, request, latents: self.latent_size(request.size) };
+        let schedule = match &request.start {
+            Start::Noise => begin.schedule()?,
+            Start::Picture { strength, .. } | Start::Inpaint { strength, .. } => {
+                begin.tail(strength.get())?
+            }
+        };
+        Ok(begin.plan(&schedule).evals.len())
+    }
+
+    /// Height and width of the latents of a picture.
+    pub fn latent_size(&self, size: Size) -> (usize, usize) {
+        let factor = self.vae_config.factor();
+        (size.height() as usize / factor, size.width() as usize / factor)
+    }
+
     /// Image `k` of `request`, ready for its first evaluation.
     ///
     /// # Errors
@@ -110,13 +146,11 @@ impl Pipeline {
         (positive, negative): (Conditioned, Option<Conditioned>),
         k: u32,
     ) -> Result<Job> {
-        let factor = self.vae_config.factor();
-        let (width, height) = (request.size.width() as usize, request.size.height() as usize);
-        let latents = (height / factor, width / factor);
+        let latents = self.latent_size(request.size);
         let mut generator = Generator::new(request.seed.image(k).0);
         let begin = Begin { pipeline: self, request, latents };
         let Beginning { latents: start, plan, canvas } = begin.run(&mut generator)?;
-        let (height, width) = (height as f32, width as f32);
+        let (height, width) = (request.size.height() as f32, request.size.width() as f32);
         Ok(Job {
             positive,
             negative,
@@ -129,6 +163,7 @@ impl Pipeline {
             input: start,
             history: Vec::new(),
             held_noise: None,
+            drawn: None,
             denoised: None,
             canvas,
             generator,

@@ -13,6 +13,7 @@ use crate::sampler::SpacingOptions;
 use crate::sampler::{BetaSchedule, NoiseTable, TrainingSpec};
 use crate::sampler::{SamplerKind, ScheduleKind};
 use candle_core::{DType, Device};
+use std::path::Path;
 
 /// Where a model comes from and how it is held.
 #[derive(Debug, Clone)]
@@ -87,6 +88,7 @@ impl Pipeline {
             training: training(&scheduler)?,
             defaults: defaults(&scheduler, &settings, native_size(&unet_config, &vae_config))?,
             zeros_for_absent_negative: checkpoint.zeros_for_absent_negative(),
+            folder: checkpoint.folder().map(Path::to_owned),
             name,
             device: options.device.clone(),
             dtype: options.dtype,

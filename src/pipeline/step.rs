@@ -34,6 +34,7 @@ impl Pipeline {
             job.advance(eval, next.narrow(0, row, 1)?, denoised.narrow(0, row, 1)?)?;
             job.keep(kept.narrow(0, row, 1)?);
             job.held_noise = noise;
+            job.drawn = None;
         }
         Ok(())
     }

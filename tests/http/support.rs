@@ -2,7 +2,8 @@
 
 use base64::Engine as _;
 use easel::api::Server;
-use easel::engine::Engine;
+use easel::engine::{Engine, Settings, State};
+use easel::metrics::Metrics;
 use easel::pipeline::{LoadOptions, Pipeline};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -21,8 +22,13 @@ pub fn shared() -> SocketAddr {
 
 /// A server of a test's own, with room for `queue` waiting requests.
 pub fn start(queue: usize) -> SocketAddr {
-    let pipeline = Pipeline::load(&LoadOptions::sketch()).expect("the bundled model loads");
-    let engine = Engine::start(pipeline, queue).expect("the engine starts");
+    let settings = Settings { queue: queue + 1, rows: None, remember: false };
+    let metrics = Metrics::new().expect("the metrics are defined");
+    let load = || Pipeline::load(&LoadOptions::sketch());
+    let engine = Engine::start(load, settings, metrics).expect("the engine starts");
+    while engine.state() == State::Loading {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let server = Server::bind("127.0.0.1", 0, engine).expect("the system has a free port");
     let address = server.address().expect("the port is known");
     std::thread::spawn(move || server.run().expect("the server runs"));

@@ -1,0 +1,90 @@
+//! Which instructions the kernels use, chosen once.
+
+use std::sync::OnceLock;
+
+/// A set of instructions that there are kernels for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 Foundation, with its byte, word, double-word and short-vector extensions.
+    Avx512,
+    /// AVX2 and FMA.
+    Avx2,
+    /// Whatever the compiler makes of plain loops.
+    Portable,
+}
+
+/// The variable that forces a set: `avx512`, `avx2` or `portable`; for tests and comparisons.
+const FORCED: &str = "EASEL_CPU";
+
+impl Isa {
+    /// The best set that this processor has, or the lesser one that `EASEL_CPU` names.
+    pub fn current() -> Self {
+        static CHOSEN: OnceLock<Isa> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let name = std::env::var(FORCED).unwrap_or_default();
+            let available = Self::available();
+            available.iter().copied().find(|isa| isa.name() == name).unwrap_or(available[0])
+        })
+    }
+
+    /// Every set that this processor has, best first.
+    pub fn available() -> Vec<Self> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if avx2 && avx512 {
+                sets.push(Self::Avx512);
+            }
+            if avx2 {
+                sets.push(Self::Avx2);
+            }
+        }
+        sets.push(Self::Portable);
+        sets
+    }
+
+    /// The name that `EASEL_CPU` knows it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+}
+
+/// Compiles a function once for each set of instructions, its loops vectorised by the compiler, and calls the right
+/// one: `vectorised!(fn name(arguments) => inner)` makes `name(isa, arguments)` of `inner::<FUSED>(arguments)`, which
+/// must be `#[inline(always)]`; `FUSED` says whether multiply-add is one instruction.
+macro_rules! vectorised {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) => $inner:ident) => {
+        $(#[$doc])*
+        $vis fn $name(isa: $crate::ops::cpu::isa::Isa, $($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            fn avx512($($arg: $ty),*) {
+                $inner::<true>($($arg),*);
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $ty),*) {
+                $inner::<true>($($arg),*);
+            }
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: `Isa::available` found the features.
+                $crate::ops::cpu::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: `Isa::available` found the features.
+                $crate::ops::cpu::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                _ => $inner::<false>($($arg),*),
+            }
+        }
+    };
+}
+pub(super) use vectorised;

@@ -1,0 +1,31 @@
+//! Memory that a thread keeps from one kernel to the next.
+
+use std::cell::RefCell;
+
+thread_local! {
+    static KEPT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives `work` `lengths` numbers each, with whatever the thread's last work left in them.
+///
+/// `work` must not wait for other tasks of the pool, which might ask for the same memory.
+pub fn with<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32]; N]) -> R) -> R {
+    KEPT.with(|kept| {
+        let mut kept = kept.borrow_mut();
+        let whole: usize = lengths.iter().map(|length| padded(*length)).sum();
+        if kept.len() < whole {
+            kept.resize(whole, 0.0);
+        }
+        let mut rest = &mut kept[..];
+        work(lengths.map(|length| {
+            let (part, after) = std::mem::take(&mut rest).split_at_mut(padded(length));
+            rest = after;
+            &mut part[..length]
+        }))
+    })
+}
+
+/// A length that keeps the next part on its own cache line.
+fn padded(length: usize) -> usize {
+    length.next_multiple_of(16)
+}
