@@ -28,6 +28,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, watch};
 use worker::{Arrival, Message, Trial, Worker};
 
+/// The most rows of a UNet call where no setting says otherwise.
+pub const MOST_ROWS: u32 = 32;
+
 /// The resident model as callers see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {

@@ -4,12 +4,13 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use easel::checkpoint::{Checkpoint, Component};
 use easel::config::{BenchArgs, Part};
+use easel::engine::{CurvePoint, MOST_ROWS, measure};
 use easel::model::clip::TextEncoder;
 use easel::model::config::{ClipConfig, UnetConfig, VaeConfig};
 use easel::model::cost;
 use easel::model::unet::{Conditioning, Unet};
 use easel::model::vae::Vae;
-use easel::pipeline::LoadOptions;
+use easel::pipeline::{LoadOptions, Pipeline};
 use easel::request::Size;
 use serde::Serialize;
 use std::time::Instant;
@@ -37,6 +38,9 @@ struct Timing {
 /// Times what the arguments ask for and prints a line for each.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let options = crate::prepare(&args.model)?;
+    if args.curve {
+        return curve(&options, args.json);
+    }
     let bench = Bench { checkpoint: Checkpoint::open(&options.model)?, options, args };
     if !args.json {
         println!(
@@ -62,6 +66,21 @@ struct Case {
     dtype: DType,
     /// Operations of a call.
     work: f64,
+}
+
+/// Prints the cost curve that the engine schedules by.
+fn curve(options: &LoadOptions, json: bool) -> Result<()> {
+    let pipeline = Pipeline::load(options)?;
+    for CurvePoint { stage, area, rows, taken } in measure(&pipeline, MOST_ROWS)? {
+        let (stage, seconds) = (format!("{stage:?}").to_lowercase(), taken.as_secs_f64());
+        let each = seconds / f64::from(rows);
+        if json {
+            println!("{}", serde_json::json!({"stage": stage, "latents": area, "rows": rows, "seconds": seconds}));
+        } else {
+            println!("{stage:<8} {area:>6} latents {rows:>3} rows {seconds:>10.4} s {each:>10.4} s a row");
+        }
+    }
+    Ok(())
 }
 
 struct Bench<'a> {

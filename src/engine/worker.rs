@@ -4,7 +4,7 @@ use super::conditionings::{Conditionings, MOST_BYTES};
 use super::drawing::Drawing;
 use super::guard::guarded;
 use super::ticket::Event;
-use super::{CurvePoint, Model, Settings, Shared, State, Submission, curve};
+use super::{CurvePoint, MOST_ROWS, Model, Settings, Shared, State, Submission, curve};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
 use crate::pipeline::{Conditioned, Job, Pipeline, PromptKey};
@@ -66,8 +66,6 @@ impl Default for Trial {
     }
 }
 
-/// The most rows of a call where no setting says otherwise.
-const MOST_ROWS: u32 = 32;
 /// How often the process' memory is read.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
 
@@ -179,7 +177,7 @@ impl Floor<'_> {
             Message::Arrival(arrival) => self.arrive(*arrival),
             Message::Cancel { first, images } => self.cancel(first, images),
             Message::Drain { until } => {
-                self.until = Some(self.until.map_or(until, |before| before.min(until)))
+                self.until = Some(self.until.map_or(until, |before| before.min(until)));
             }
         }
     }
