@@ -12,10 +12,22 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = [
-    "grinning face", "red heart on a yellow background", "tree", "cat face on a blue background",
-    "3d emoji of pizza on a blue background", "red apple", "sun on a light blue background", "blue car",
-    "smiling face with sunglasses", "green leaf on a white background", "dog face", "snowman on a blue background",
-    "yellow star on a purple background", "mushroom", "strawberry on a pink background", "house with garden",
+    "a red heart on a light blue background, 3d style",
+    "a hamburger on a purple background, 3d style",
+    "a sunflower on a blue to lavender gradient background, flat style",
+    "a panda on a mint background, flat style",
+    "a frog on a pink background, 3d style",
+    "an avocado on a pink background, flat style",
+    "an alien on a navy background, 3d style",
+    "a house above a tree on a light blue background, flat style",
+    "a watermelon on a light blue background, 3d style",
+    "a butterfly on a lavender background, flat style",
+    "a basketball on a teal background, 3d style",
+    "a ghost on a purple background, flat style",
+    "a large pizza on a beige background, flat style",
+    "a smiley on a blue background, 3d style",
+    "a doughnut on a mint background, 3d style",
+    "a light bulb on a navy background, 3d style",
 ]
 COLUMNS = 4
 
@@ -24,9 +36,9 @@ def main():
     easel = ROOT / "target/release/easel"
     with tempfile.TemporaryDirectory() as folder:
         pictures = []
-        for seed, prompt in enumerate(PROMPTS):
-            path = Path(folder) / f"{seed}.png"
-            subprocess.run([easel, "generate", prompt, "--seed", str(seed), "-o", path], check=True, stdout=sys.stderr)
+        for index, prompt in enumerate(PROMPTS):
+            path = Path(folder) / f"{index}.png"
+            subprocess.run([easel, "generate", prompt, "--seed", "1", "-o", path], check=True, stdout=sys.stderr)
             pictures.append(Image.open(path).convert("RGB"))
     width, height = pictures[0].size
     grid = Image.new("RGB", (COLUMNS * width, -(-len(pictures) // COLUMNS) * height))

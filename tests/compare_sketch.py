@@ -17,13 +17,13 @@ from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 from PIL import Image
 
 PROMPTS = [
-    "red apple",
-    "3d emoji of pizza on a blue background",
-    "cat face",
-    "a house and a tree",
-    "yellow smiling face with sunglasses",
-    "rocket",
-    "green frog, flat",
+    "a red heart on a light blue background, 3d style",
+    "a pizza on a blue background",
+    "a panda on a mint background, flat style",
+    "a house above a tree",
+    "a smiley with sunglasses",
+    "a rocket on a navy background with white dots, cartoon style",
+    "a blue frog, flat style",
     "Café ☕ & croissant!",
 ]
 LIMIT = 0.5
@@ -34,7 +34,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="models/sketch", help="a diffusers folder")
     parser.add_argument("--binary", default="target/release/easel")
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=7, help="the first prompt's seed; each next prompt has one more")
     parser.add_argument("--keep", type=Path, help="a folder for the pictures of both sides")
