@@ -2,8 +2,12 @@
 //!
 //! A body is read once, in `parse`, into a checked request; [`Engine::submit`] draws it; `output` makes a file of it.
 //! Every answer passes `edge`, and every refusal is written by `error`.
+//!
+//! The server answers from the moment it is bound: while the model loads and while the engine drains, requests for
+//! pictures are refused with 503 and `/readyz` says why.
 
 mod body;
+mod caller;
 mod dto;
 mod edge;
 mod error;
@@ -14,21 +18,39 @@ mod models;
 mod ops;
 mod parse;
 
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
+use actix_web::rt::time::timeout;
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Resource, guard};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Resource, guard, rt};
+use caller::Callers;
 use error::{ApiError, ApiResult, Fault};
+use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What every handler may use.
 #[derive(Debug, Clone)]
 struct State {
     engine: Engine,
+    metrics: Metrics,
+    callers: Callers,
+    settings: Settings,
     /// When the server began, in Unix seconds.
     since: u64,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// A request, its wait included; `None` is no limit.
+    pub timeout: Option<Duration>,
+    /// The requests that the engine has when the server is told to stop.
+    pub grace: Duration,
 }
 
 /// The HTTP server, bound to its address and not yet answering.
@@ -41,18 +63,22 @@ pub struct Server {
 /// Threads that speak HTTP. Pictures are drawn and encoded elsewhere, so a few serve thousands of connections.
 const WORKERS: usize = 2;
 
-/// How long a stopping server waits for the requests it has, in seconds.
-const GRACE: u64 = 30;
+/// How long a stopping server waits, after the engine has ended, until its last answers are encoded and read.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// How long past the grace time the device may take for the step that it is in.
+const LAST_STEP: Duration = Duration::from_secs(10);
 
 impl Server {
     /// Takes the address; port 0 lets the system choose one.
     ///
     /// # Errors
     /// If the host is unknown, or the port is taken or not allowed.
-    pub fn bind(host: &str, port: u16, engine: Engine) -> Result<Self> {
+    pub fn bind(host: &str, port: u16, engine: Engine, metrics: Metrics, settings: Settings) -> Result<Self> {
         let listener = TcpListener::bind((host, port))
             .map_err(|cause| Error::config(format!("cannot listen on {host}:{port}: {cause}")))?;
-        Ok(Self { listener, state: State { engine, since: now() } })
+        let state = State { engine, metrics, callers: Callers::default(), settings, since: now() };
+        Ok(Self { listener, state })
     }
 
     /// The address that was taken.
@@ -63,26 +89,60 @@ impl Server {
         self.listener.local_addr().map_err(|cause| Error::io("the server's address", cause))
     }
 
-    /// Answers until SIGTERM (finishing the requests it has) or SIGINT (at once). Blocks the thread.
+    /// Answers until `stop` resolves and what the engine then has is done, or the grace time is over. Blocks the
+    /// thread.
     ///
     /// # Errors
-    /// If the system has no room for the server's threads.
-    pub fn run(self) -> Result<()> {
+    /// If the system has no room for the server's threads, or the engine ends by itself: the model cannot be loaded.
+    pub fn run(self, stop: impl Future<Output = ()> + 'static) -> Result<()> {
         let Self { listener, state } = self;
-        let served = actix_web::rt::System::new().block_on(async move {
-            HttpServer::new(move || {
+        let (engine, grace) = (state.engine.clone(), state.settings.grace);
+        let served = rt::System::new().block_on(async {
+            let server = HttpServer::new(move || {
                 App::new().app_data(Data::new(state.clone())).wrap(from_fn(edge::answer)).configure(routes)
             })
             .workers(WORKERS)
-            .shutdown_timeout(GRACE)
+            .disable_signals()
+            .shutdown_timeout(LAST_ANSWERS.as_secs())
             // A caller who closes the connection drops the handler, and with it the ticket of the request.
             .h1_allow_half_closed(false)
             .listen(listener)?
-            .run()
-            .await
+            .run();
+            let told = Rc::new(Cell::new(false));
+            let tell = Rc::clone(&told);
+            let stop = async move {
+                stop.await;
+                tell.set(true);
+            };
+            rt::spawn(when_told(engine.clone(), server.handle(), stop, grace));
+            rt::spawn(when_ended(engine.clone(), server.handle()));
+            server.await.map(|()| told.get())
         });
-        served.map_err(|cause| Error::io("the server", cause))
+        if served.map_err(|cause| Error::io("the server", cause))? {
+            return Ok(());
+        }
+        let cause = engine.model().err();
+        Err(cause.unwrap_or_else(|| Error::internal("the device thread has ended by itself")))
     }
+}
+
+/// Stops taking work when `stop` resolves, and stops the server at the latest when the grace time is over. The server
+/// goes on answering in between: a load balancer needs a while to learn that this one is leaving.
+async fn when_told(engine: Engine, server: ServerHandle, stop: impl Future<Output = ()>, grace: Duration) {
+    stop.await;
+    let loading = engine.state() == engine::State::Loading;
+    engine.drain(grace);
+    // A model that is being loaded has nothing to finish, and its loading cannot be cut short.
+    if !loading && timeout(grace + LAST_STEP, engine.ended()).await.is_err() {
+        tracing::warn!("the device is still in a step although the grace time is over");
+    }
+    server.stop(true).await;
+}
+
+/// Stops the server when the engine has ended: drained, or because the model cannot be loaded.
+async fn when_ended(engine: Engine, server: ServerHandle) {
+    engine.ended().await;
+    server.stop(true).await;
 }
 
 /// Every route. A path that is none of these is refused as OpenAI does, and so is a wrong method.
@@ -93,6 +153,8 @@ fn routes(config: &mut ServiceConfig) {
         .service(resource("/v1/models", "GET, HEAD").route(get().to(models::list)))
         .service(resource("/v1/models/{id:.+}", "GET, HEAD").route(get().to(models::retrieve)))
         .service(resource("/healthz", "GET, HEAD").route(get().to(ops::healthz)))
+        .service(resource("/readyz", "GET, HEAD").route(get().to(ops::readyz)))
+        .service(resource("/metrics", "GET, HEAD").route(get().to(ops::metrics)))
         .default_service(web::to(unknown));
 }
 

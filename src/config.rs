@@ -3,6 +3,8 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 /// An image server: OpenAI's Images API over a resident SDXL model.
 #[derive(Debug, Parser)]
@@ -72,9 +74,50 @@ pub struct ServeArgs {
     /// Requests that may wait; one more is answered 429
     #[arg(long, env = "EASEL_MAX_QUEUE", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_queue: u32,
+    /// The most rows of a UNet call: auto (what pays off, as measured when the model is warmed up) or a number
+    #[arg(long, env = "EASEL_MAX_ROWS", value_name = "auto|N", default_value = "auto")]
+    pub max_rows: MaxRows,
+    /// Seconds that a request may take, its wait included; none sets no limit
+    #[arg(long, env = "EASEL_TIMEOUT", value_name = "SECONDS|none", default_value = "600")]
+    pub timeout: Timeout,
+    /// Seconds that requests may go on after the first SIGTERM or SIGINT; a second one ends the program at once
+    #[arg(long, env = "EASEL_GRACE", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(..=3600))]
+    pub grace: u16,
     /// How log lines are written
     #[arg(long, env = "EASEL_LOG", value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,
+}
+
+/// The most rows of a UNet call; `None` leaves it to the measured cost curve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxRows(pub Option<u32>);
+
+impl FromStr for MaxRows {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(rows @ 1..=256) => Ok(Self(Some(rows))),
+            _ if text == "auto" => Ok(Self(None)),
+            _ => Err("must be auto or a whole number from 1 to 256".into()),
+        }
+    }
+}
+
+/// How long a request may take; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeout(pub Option<Duration>);
+
+impl FromStr for Timeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(seconds @ 1..=86_400) => Ok(Self(Some(Duration::from_secs(seconds)))),
+            _ if text == "none" => Ok(Self(None)),
+            _ => Err("must be none or a whole number of seconds from 1 to 86400".into()),
+        }
+    }
 }
 
 /// How log lines are written.
@@ -173,4 +216,40 @@ pub enum Part {
     Vae,
     /// Both text encoders, 77 tokens.
     Clip,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served(arguments: &[&str]) -> Result<ServeArgs, String> {
+        let all = [&["easel", "serve"], arguments].concat();
+        match Cli::try_parse_from(all).map_err(|error| error.to_string())?.command {
+            Some(Command::Serve(args)) => Ok(args),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn a_word_stands_for_no_bound() {
+        let args = served(&[]).unwrap();
+        assert_eq!((args.max_rows, args.timeout), (MaxRows(None), Timeout(Some(Duration::from_secs(600)))));
+        let args = served(&["--max-rows", "8", "--timeout", "none", "--grace", "0"]).unwrap();
+        assert_eq!((args.max_rows, args.timeout, args.grace), (MaxRows(Some(8)), Timeout(None), 0));
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused_with_the_bound() {
+        for (name, value, bound) in [
+            ("--max-rows", "0", "from 1 to 256"),
+            ("--max-rows", "all", "auto"),
+            ("--timeout", "0", "none"),
+            ("--timeout", "1.5", "whole number of seconds"),
+            ("--grace", "3601", "3600"),
+            ("--max-queue", "0", "1"),
+        ] {
+            let refused = served(&[name, value]).unwrap_err();
+            assert!(refused.contains(bound) && refused.contains(value), "{refused}");
+        }
+    }
 }

@@ -30,7 +30,8 @@ fn declared() -> BTreeSet<String> {
 
 /// The metric of a series: a histogram's series have a word more.
 fn metric(series: &str) -> &str {
-    let ends = ["_seconds_bucket", "_seconds_sum", "_seconds_count", "_rows_bucket", "_rows_sum", "_rows_count"];
+    let ends =
+        ["_seconds_bucket", "_seconds_sum", "_seconds_count", "_rows_bucket", "_rows_sum", "_rows_count"];
     match ends.iter().find(|end| series.ends_with(**end)) {
         Some(_) => &series[..series.rfind('_').expect("the end has one")],
         None => series,

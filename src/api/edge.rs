@@ -1,72 +1,154 @@
-//! What every answer passes: request id, timing, and one line in the log.
+//! What every answer passes: request id, timing, one line in the log, and the metrics of requests, all of them here.
 
+use super::State;
+use super::error::ApiError;
 use super::ids::request_id;
-use actix_web::Error;
-use actix_web::body::MessageBody;
+use crate::metrics::Metrics;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use std::time::Instant;
+use actix_web::web::{Bytes, Data};
+use actix_web::{Error, HttpMessage};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+const QUEUE_MS: HeaderName = HeaderName::from_static("easel-queue-ms");
 const VERSION: HeaderName = HeaderName::from_static("openai-version");
 
 /// The version of the API that this server speaks.
 const SPOKEN: HeaderValue = HeaderValue::from_static("2020-10-01");
 
+/// The status that stands in log and metrics for a caller who left before the answer (nginx's word for it).
+const LEFT: u16 = 499;
+
+/// Routes that machines ask again and again: their answers are no news.
+const POLLED: &[&str] = &["/healthz", "/readyz", "/metrics"];
+
+/// What a handler leaves in its request's extensions once the engine has taken the work on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Taken {
+    /// How long the work waited for the device; known when it is done.
+    pub waited: Option<Duration>,
+    /// How long the files took to make; known when they are made.
+    pub output: Option<Duration>,
+}
+
 /// Answers a request and puts the common headers on the answer.
 pub(super) async fn answer(
+    state: Data<State>,
     request: ServiceRequest,
-    next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
     let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
-    let mut line = Line {
+    let mut exchange = Exchange {
+        metrics: state.metrics.clone(),
         id: request_id(given),
         method: request.method().clone(),
         route: request.match_pattern().unwrap_or_else(|| "unknown".into()),
         began: Instant::now(),
-        status: None,
-        error: None,
+        answered: None,
     };
-    let mut response = next.call(request).await?;
-    line.status = Some(response.status());
-    line.error = response.response().error().map(ToString::to_string);
+    let mut response = next.call(request).await?.map_into_boxed_body();
+    let taken = response.request().extensions().get::<Taken>().copied();
+    exchange.answer(response.status(), response.response().error(), taken);
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&line.id) {
+    if let Ok(id) = HeaderValue::from_str(&exchange.id) {
         headers.insert(REQUEST_ID, id);
     }
-    headers.insert(PROCESSING_MS, HeaderValue::from(line.ms()));
+    if let Some(waited) = taken.and_then(|taken| taken.waited) {
+        headers.insert(QUEUE_MS, HeaderValue::from(ms(waited)));
+    }
+    headers.insert(PROCESSING_MS, HeaderValue::from(ms(exchange.began.elapsed())));
     headers.insert(VERSION, SPOKEN);
-    Ok(response)
+    Ok(response.map_body(|_, body| BoxBody::new(Sent { body, _exchange: exchange })))
 }
 
-/// One line of the log, written when it is dropped: also when the caller left and no answer was made.
-struct Line {
+/// Whole milliseconds.
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A request and its answer. Dropped when the body has been sent, or when the caller has left, it is one line of the
+/// log.
+struct Exchange {
+    metrics: Metrics,
     id: String,
     method: Method,
     route: String,
     began: Instant,
-    status: Option<StatusCode>,
+    answered: Option<Answered>,
+}
+
+/// How a request was answered.
+struct Answered {
+    status: u16,
     error: Option<String>,
 }
 
-impl Line {
-    fn ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+impl Exchange {
+    /// Records the answer before its first byte leaves, so that a caller who has it finds it counted.
+    fn answer(&mut self, status: StatusCode, error: Option<&Error>, taken: Option<Taken>) {
+        let refused = error.and_then(Error::as_error::<ApiError>).filter(|_| taken.is_none());
+        if let Some(refused) = refused {
+            self.metrics.rejected.with_label_values(&[refused.reason()]).inc();
+        }
+        if let Some(output) = taken.and_then(|taken| taken.output) {
+            self.metrics.stage_seconds.with_label_values(&["output"]).observe(output.as_secs_f64());
+        }
+        self.count(status.as_u16());
+        self.answered = Some(Answered { status: status.as_u16(), error: error.map(ToString::to_string) });
+    }
+
+    fn count(&self, status: u16) {
+        self.metrics.requests.with_label_values(&[&self.route, &status.to_string()]).inc();
     }
 }
 
-impl Drop for Line {
+impl Drop for Exchange {
     fn drop(&mut self) {
-        let ms = self.ms();
-        let Self { id, method, route, status, error, .. } = self;
-        match status.map(|status| status.as_u16()) {
-            None => tracing::info!(id, %method, route, ms, "the caller left"),
-            Some(status @ 500..) => tracing::error!(id, %method, route, status, ms, error, "failed"),
-            Some(status @ 400..) => tracing::info!(id, %method, route, status, ms, error, "refused"),
-            Some(status) => tracing::info!(id, %method, route, status, ms, "answered"),
+        self.metrics.request_seconds.observe(self.began.elapsed().as_secs_f64());
+        if self.answered.is_none() {
+            self.count(LEFT);
         }
+        let ms = ms(self.began.elapsed());
+        let Self { id, method, route, answered, .. } = self;
+        let Some(Answered { status, error }) = answered else {
+            tracing::info!(id, %method, route, status = LEFT, ms, "the caller left");
+            return;
+        };
+        match *status {
+            _ if POLLED.contains(&route.as_str()) => {
+                tracing::debug!(id, %method, route, status, ms, error, "answered");
+            }
+            500 | 504.. => tracing::error!(id, %method, route, status, ms, error, "failed"),
+            400.. => tracing::info!(id, %method, route, status, ms, error, "refused"),
+            _ => tracing::info!(id, %method, route, status, ms, "answered"),
+        }
+    }
+}
+
+/// A body that keeps its exchange until all of it is sent.
+struct Sent {
+    body: BoxBody,
+    _exchange: Exchange,
+}
+
+impl MessageBody for Sent {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_next(context)
     }
 }

@@ -40,30 +40,35 @@ pub(super) struct ApiError {
 /// The result of whatever answers a request.
 pub(super) type ApiResult<T> = Result<T, ApiError>;
 
-/// The status, OpenAI's `type` and OpenAI's `code` of each fault.
-fn row(fault: &Fault) -> (u16, &'static str, Option<&'static str>) {
+/// A row of the table: the status, OpenAI's `type`, OpenAI's `code`, and the reason that the metrics count.
+type Row = (u16, &'static str, Option<&'static str>, &'static str);
+
+/// The row of each fault.
+fn row(fault: &Fault) -> Row {
     const REQUEST: &str = "invalid_request_error";
     const SERVER: &str = "server_error";
     const BUSY: &str = "service_unavailable_error";
     match fault {
         Fault::Library(kind) => match kind {
-            ErrorKind::InvalidParameter { .. } => (400, REQUEST, Some("invalid_value")),
-            ErrorKind::InvalidImage { .. } => (400, REQUEST, Some("invalid_image")),
-            ErrorKind::QueueFull { .. } => (429, "rate_limit_error", Some("rate_limit_exceeded")),
-            ErrorKind::Cancelled => (499, REQUEST, Some("request_cancelled")),
-            ErrorKind::Unavailable => (503, BUSY, Some("server_is_overloaded")),
-            ErrorKind::DeviceMemory => (503, BUSY, Some("out_of_memory")),
+            ErrorKind::InvalidParameter { .. } => (400, REQUEST, Some("invalid_value"), "invalid_value"),
+            ErrorKind::InvalidImage { .. } => (400, REQUEST, Some("invalid_image"), "invalid_image"),
+            ErrorKind::QueueFull { .. } => {
+                (429, "rate_limit_error", Some("rate_limit_exceeded"), "queue_full")
+            }
+            ErrorKind::Cancelled => (499, REQUEST, Some("request_cancelled"), "cancelled"),
+            ErrorKind::Unavailable => (503, BUSY, Some("server_is_overloaded"), "unavailable"),
+            ErrorKind::DeviceMemory => (503, BUSY, Some("out_of_memory"), "out_of_memory"),
             ErrorKind::Checkpoint | ErrorKind::Config | ErrorKind::Io | ErrorKind::Internal => {
-                (500, SERVER, None)
+                (500, SERVER, None, "internal")
             }
         },
-        Fault::Body => (400, REQUEST, None),
-        Fault::SlowBody => (408, REQUEST, Some("request_timeout")),
-        Fault::LargeBody => (413, REQUEST, Some("request_too_large")),
-        Fault::MediaType => (415, REQUEST, Some("unsupported_media_type")),
-        Fault::UnknownRoute => (404, REQUEST, Some("unknown_url")),
-        Fault::Method { .. } => (405, REQUEST, Some("method_not_supported")),
-        Fault::UnknownModel => (404, REQUEST, Some("model_not_found")),
+        Fault::Body => (400, REQUEST, None, "invalid_body"),
+        Fault::SlowBody => (408, REQUEST, Some("request_timeout"), "slow_body"),
+        Fault::LargeBody => (413, REQUEST, Some("request_too_large"), "large_body"),
+        Fault::MediaType => (415, REQUEST, Some("unsupported_media_type"), "media_type"),
+        Fault::UnknownRoute => (404, REQUEST, Some("unknown_url"), "unknown_route"),
+        Fault::Method { .. } => (405, REQUEST, Some("method_not_supported"), "method"),
+        Fault::UnknownModel => (404, REQUEST, Some("model_not_found"), "unknown_model"),
     }
 }
 
@@ -71,6 +76,11 @@ impl ApiError {
     /// A fault with its sentence, which must name the bound and the value given where there are any.
     pub(super) fn new(fault: Fault, message: impl Into<String>) -> Self {
         Self { fault, message: message.into() }
+    }
+
+    /// Why the request was refused, in the metrics' words.
+    pub(super) fn reason(&self) -> &'static str {
+        row(&self.fault).3
     }
 
     fn param(&self) -> Option<&'static str> {
@@ -96,13 +106,21 @@ impl ApiError {
             Fault::Method { allow } => {
                 answer.insert_header((header::ALLOW, allow));
             }
-            Fault::Library(ErrorKind::QueueFull { retry_after }) => {
-                answer.insert_header((header::RETRY_AFTER, retry_after));
-                answer.insert_header(("retry-after-ms", u64::from(retry_after) * 1000));
-            }
+            Fault::Library(ErrorKind::QueueFull { retry_after }) => come_back(answer, retry_after),
+            Fault::Library(ErrorKind::Unavailable | ErrorKind::DeviceMemory) => come_back(answer, SOON),
             _ => {}
         }
     }
+}
+
+/// Seconds after which to ask a server again that loads, drains or is short of memory: nothing measured, but what
+/// keeps callers from asking at once.
+const SOON: u32 = 5;
+
+/// Says when to ask again; OpenAI's clients read either header.
+fn come_back(answer: &mut HttpResponseBuilder, seconds: u32) {
+    answer.insert_header((header::RETRY_AFTER, seconds));
+    answer.insert_header(("retry-after-ms", u64::from(seconds) * 1000));
 }
 
 impl From<Error> for ApiError {
@@ -117,7 +135,7 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let (_, kind, code) = row(&self.fault);
+        let (_, kind, code, _) = row(&self.fault);
         let status = self.status_code();
         let mut answer = HttpResponse::build(status);
         self.headers(&mut answer);
@@ -159,11 +177,16 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_says_when_to_come_back_in_both_headers() {
+    fn a_full_queue_and_an_absent_engine_say_when_to_come_back() {
         let full =
             ApiError::from(Error::new(ErrorKind::QueueFull { retry_after: 3 }, "full")).error_response();
         assert_eq!(full.status().as_u16(), 429);
         assert_eq!(full.headers().get("retry-after").unwrap(), "3");
         assert_eq!(full.headers().get("retry-after-ms").unwrap(), "3000");
+        let away = ApiError::from(Error::new(ErrorKind::Unavailable, "loading")).error_response();
+        assert_eq!(
+            (away.status().as_u16(), away.headers().get("retry-after").unwrap().as_bytes()),
+            (503, &b"5"[..])
+        );
     }
 }

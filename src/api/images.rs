@@ -1,18 +1,20 @@
 //! `/v1/images`: from a body to pictures in an answer.
 
 use super::dto::{Image, Images, STRICT_SIZES};
+use super::edge::Taken;
 use super::error::ApiResult;
 use super::parse::{self, Asked};
 use super::{State, body, now};
-use crate::engine::Submission;
+use crate::engine::{Drawn, Submission};
 use crate::error::{Error, Result};
 use crate::output::{Format, Parameters, encode};
 use crate::request::{GenerateRequest, Picture, Seed};
 use actix_web::web::{self, Data, Payload};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 /// `POST /v1/images/generations`. A caller who leaves drops this future, and with it the ticket: the drawing stops.
 pub(super) async fn generations(
@@ -20,16 +22,23 @@ pub(super) async fn generations(
     payload: Payload,
     state: Data<State>,
 ) -> ApiResult<HttpResponse> {
-    let model = state.engine.model()?;
     let body = body::json(&http, payload).await?;
+    let model = state.engine.model()?;
     let Asked { request, format, ignored } = parse::generation(&body, model, fresh_seed())?;
-    let submission = Submission { request: request.clone(), caller: 0, previews: 0, timeout: None };
-    let pictures = state.engine.submit(submission)?.finish().await?.pictures;
     let (seed, size) = (request.seed, request.size.to_string());
-    let files = Files { request, model: model.name.clone(), format };
-    let data = web::block(move || files.of(&pictures))
+    let files = Files { request: request.clone(), model: model.name.clone(), format };
+    let ticket = state.engine.submit(Submission {
+        request,
+        caller: state.callers.number(&http),
+        previews: 0,
+        timeout: state.settings.timeout,
+    })?;
+    http.extensions_mut().insert(Taken::default());
+    let Drawn { pictures, waited } = ticket.finish().await?;
+    let (data, output) = web::block(move || files.of(&pictures))
         .await
         .map_err(|cause| Error::internal(format!("the pictures were not encoded: {cause}")))??;
+    http.extensions_mut().insert(Taken { waited: Some(waited), output: Some(output) });
     let mut answer = HttpResponse::Ok();
     answer.insert_header(("easel-seed", seed.to_string()));
     if !ignored.is_empty() {
@@ -56,13 +65,16 @@ struct Files {
 }
 
 impl Files {
-    fn of(&self, pictures: &[Picture]) -> Result<Vec<Image>> {
+    /// The files, and how long they took.
+    fn of(&self, pictures: &[Picture]) -> Result<(Vec<Image>, Duration)> {
+        let began = Instant::now();
         let file = |(image, picture): (u32, &Picture)| {
             let parameters = Parameters::of(&self.request, &self.model, image).to_text();
             let bytes = encode(picture, self.format, Some(&parameters))?;
             Ok(Image { b64_json: STANDARD.encode(bytes) })
         };
-        (0..).zip(pictures).map(file).collect()
+        let files = (0..).zip(pictures).map(file).collect::<Result<_>>()?;
+        Ok((files, began.elapsed()))
     }
 }
 

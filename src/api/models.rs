@@ -22,20 +22,17 @@ pub(super) fn check(name: &str, resident: &Model) -> ApiResult<()> {
 
 /// `GET /v1/models`.
 pub(super) async fn list(state: Data<State>) -> ApiResult<HttpResponse> {
-    Ok(HttpResponse::Ok().json(dto::Models { object: "list", data: vec![resident(&state)?] }))
+    let resident = resident(state.engine.model()?, state.since);
+    Ok(HttpResponse::Ok().json(dto::Models { object: "list", data: vec![resident] }))
 }
 
 /// `GET /v1/models/{id}`.
 pub(super) async fn retrieve(request: HttpRequest, state: Data<State>) -> ApiResult<HttpResponse> {
-    check(request.match_info().query("id"), state.engine.model()?)?;
-    Ok(HttpResponse::Ok().json(resident(&state)?))
+    let model = state.engine.model()?;
+    check(request.match_info().query("id"), model)?;
+    Ok(HttpResponse::Ok().json(resident(model, state.since)))
 }
 
-fn resident(state: &State) -> ApiResult<dto::Model<'_>> {
-    Ok(dto::Model {
-        id: &state.engine.model()?.name,
-        object: "model",
-        created: state.since,
-        owned_by: "easel",
-    })
+fn resident(model: &Model, since: u64) -> dto::Model<'_> {
+    dto::Model { id: &model.name, object: "model", created: since, owned_by: "easel" }
 }

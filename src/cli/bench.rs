@@ -75,7 +75,10 @@ fn curve(options: &LoadOptions, json: bool) -> Result<()> {
         let (stage, seconds) = (format!("{stage:?}").to_lowercase(), taken.as_secs_f64());
         let each = seconds / f64::from(rows);
         if json {
-            println!("{}", serde_json::json!({"stage": stage, "latents": area, "rows": rows, "seconds": seconds}));
+            println!(
+                "{}",
+                serde_json::json!({"stage": stage, "latents": area, "rows": rows, "seconds": seconds})
+            );
         } else {
             println!("{stage:<8} {area:>6} latents {rows:>3} rows {seconds:>10.4} s {each:>10.4} s a row");
         }

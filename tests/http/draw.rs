@@ -25,10 +25,10 @@ fn a_picture_of_the_size_asked_for_comes_back_with_its_parameters_inside() {
 fn silence_is_filled_from_the_model_and_auto_is_its_native_size() {
     let answer = draw(json!({"size": "auto", "seed": null, "steps": 1, "negative_prompt": null}));
     let picture = image::load_from_memory(&answer.files()[0]).expect("a picture");
-    assert_eq!((picture.width(), picture.height()), (128, 128));
+    assert_eq!((picture.width(), picture.height()), (256, 256));
     let seed: u64 = answer.header("easel-seed").expect("the seed is told").parse().expect("a number");
     assert!(seed <= u64::from(u32::MAX));
-    let again = draw(json!({"size": "128x128", "seed": seed, "steps": 1}));
+    let again = draw(json!({"size": "256x256", "seed": seed, "steps": 1}));
     assert_eq!(again.files(), answer.files(), "the seed that was told repeats the picture");
 }
 

@@ -5,4 +5,8 @@ mod draw;
 mod leave;
 mod refuse;
 mod routes;
+#[cfg(unix)]
+mod stop;
 mod support;
+mod turns;
+mod watch;

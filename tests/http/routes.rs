@@ -49,6 +49,8 @@ fn unknown_routes_are_404_and_wrong_methods_405_in_the_error_shape() {
         ("POST", "/v1/models", "GET, HEAD"),
         ("DELETE", "/v1/models/sketch", "GET, HEAD"),
         ("POST", "/healthz", "GET, HEAD"),
+        ("POST", "/readyz", "GET, HEAD"),
+        ("POST", "/metrics", "GET, HEAD"),
     ] {
         let answer = exchange(shared(), &format!("{method} {path} HTTP/1.1"), b"");
         let (_, message) = answer.error(405);

@@ -1,15 +1,18 @@
 //! A server in this process, and a caller that speaks HTTP/1.1 byte by byte, so that tests can send what no client would.
 
 use base64::Engine as _;
-use easel::api::Server;
-use easel::engine::{Engine, Settings, State};
+use easel::api::{self, Server};
+use easel::engine::{Engine, Settings};
+use easel::error::Result;
 use easel::metrics::Metrics;
 use easel::pipeline::{LoadOptions, Pipeline};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Longer than any test's answer takes on a slow machine: past it, a test hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -20,19 +23,83 @@ pub fn shared() -> SocketAddr {
     *SHARED.get_or_init(|| start(64))
 }
 
-/// A server of a test's own, with room for `queue` waiting requests.
+/// A server of a test's own, ready, with room for `queue` pictures.
 pub fn start(queue: usize) -> SocketAddr {
-    let settings = Settings { queue: queue + 1, rows: None, remember: false };
-    let metrics = Metrics::new().expect("the metrics are defined");
-    let load = || Pipeline::load(&LoadOptions::sketch());
-    let engine = Engine::start(load, settings, metrics).expect("the engine starts");
-    while engine.state() == State::Loading {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let server = Server::bind("127.0.0.1", 0, engine).expect("the system has a free port");
-    let address = server.address().expect("the port is known");
-    std::thread::spawn(move || server.run().expect("the server runs"));
+    start_with(Settings { queue, rows: None, remember: false })
+}
+
+/// A ready server with an engine of the given settings.
+pub fn start_with(settings: Settings) -> SocketAddr {
+    let (address, _) = serve(|| Pipeline::load(&LoadOptions::sketch()), settings);
+    eventually("the server is ready", || exchange(address, "GET /readyz HTTP/1.1", b"").status == 200);
     address
+}
+
+/// A server that answers while `load` makes its model, and what it ends with.
+pub fn serve(
+    load: impl FnOnce() -> Result<Pipeline> + Send + 'static,
+    settings: Settings,
+) -> (SocketAddr, JoinHandle<Result<()>>) {
+    serve_until(std::future::pending(), load, settings)
+}
+
+/// As [`serve`], told to stop when `stop` resolves.
+pub fn serve_until(
+    stop: impl Future<Output = ()> + Send + 'static,
+    load: impl FnOnce() -> Result<Pipeline> + Send + 'static,
+    settings: Settings,
+) -> (SocketAddr, JoinHandle<Result<()>>) {
+    let metrics = Metrics::new().expect("the metrics are defined");
+    let engine = Engine::start(load, settings, metrics.clone()).expect("the engine starts");
+    let times = api::Settings { timeout: None, grace: PATIENCE };
+    let server = Server::bind("127.0.0.1", 0, engine, metrics, times).expect("the system has a free port");
+    let address = server.address().expect("the port is known");
+    (address, std::thread::spawn(move || server.run(stop)))
+}
+
+/// Waits until `come` is true; fails after a time that no sane machine needs.
+#[track_caller]
+pub fn eventually(what: &str, mut come: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !come() {
+        assert!(began.elapsed() < PATIENCE, "it did not come to pass: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What `/metrics` says: each series with its value.
+pub struct Samples(BTreeMap<String, f64>);
+
+impl Samples {
+    /// Reads them.
+    #[track_caller]
+    pub fn of(server: SocketAddr) -> Self {
+        let answer = exchange(server, "GET /metrics HTTP/1.1", b"");
+        assert_eq!(answer.status, 200);
+        let text = answer.text();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let sample = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            Some((series.to_owned(), value.parse().ok()?))
+        };
+        Self(lines.map(|line| sample(line).unwrap_or_else(|| panic!("no sample: {line}"))).collect())
+    }
+
+    /// The value of a series, 0 where it has none yet.
+    pub fn get(&self, series: &str) -> f64 {
+        self.0.get(series).copied().unwrap_or(0.0)
+    }
+
+    /// The sum over all labels of a metric.
+    pub fn sum(&self, name: &str) -> f64 {
+        let own = |series: &str| series.split('{').next() == Some(name);
+        self.0.iter().filter(|(series, _)| own(series)).map(|(_, value)| value).sum()
+    }
+
+    /// The pictures that wait for the device, and those that it has begun.
+    pub fn inside(&self) -> f64 {
+        self.get("easel_queue_depth") + self.get("easel_running_jobs")
+    }
 }
 
 /// An answer, read to its end.
