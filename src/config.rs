@@ -71,7 +71,7 @@ pub struct ServeArgs {
     /// The port to listen on
     #[arg(long, env = "EASEL_PORT", default_value_t = 8080)]
     pub port: u16,
-    /// Requests that may wait; one more is answered 429
+    /// Pictures that may be in the server at once, waiting or being drawn; one more is answered 429
     #[arg(long, env = "EASEL_MAX_QUEUE", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_queue: u32,
     /// The most rows of a UNet call: auto (what pays off, as measured when the model is warmed up) or a number

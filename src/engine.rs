@@ -84,6 +84,8 @@ struct Shared {
     state: AtomicU8,
     model: OnceLock<Result<Model>>,
     permits: Arc<Semaphore>,
+    /// Permits in all.
+    queue: usize,
     /// Whole seconds after which a place is likely to be free, as the worker last estimated.
     retry_after: AtomicU32,
     next_job: AtomicU64,
@@ -137,6 +139,7 @@ impl Engine {
             state: AtomicU8::new(State::Loading as u8),
             model: OnceLock::new(),
             permits: Arc::new(Semaphore::new(settings.queue)),
+            queue: settings.queue,
             retry_after: AtomicU32::new(1),
             next_job: AtomicU64::new(0),
         });
@@ -184,8 +187,15 @@ impl Engine {
             State::Loading | State::Ready => {}
         }
         let images = submission.request.count.get();
-        let permits =
-            Arc::clone(&self.shared.permits).try_acquire_many_owned(images).map_err(|_| self.full())?;
+        if images as usize > self.shared.queue {
+            let most = self.shared.queue;
+            return Err(Error::parameter(
+                "n",
+                format!("n must be at most {most} on this server; got {images}"),
+            ));
+        }
+        let permits = Arc::clone(&self.shared.permits).try_acquire_many_owned(images);
+        let permits = permits.map_err(|_| self.full(images))?;
         let first = self.shared.next_job.fetch_add(u64::from(images), Ordering::Relaxed);
         let (events, received) = mpsc::unbounded_channel();
         let arrival = Arrival { submission, first, events, permits, at: Instant::now() };
@@ -193,11 +203,12 @@ impl Engine {
         Ok(Ticket::new(received, self.inbox.clone(), first, images))
     }
 
-    fn full(&self) -> Error {
-        let retry_after = self.shared.retry_after.load(Ordering::Relaxed);
+    /// The refusal of a request that finds no places for its `images`.
+    fn full(&self, images: u32) -> Error {
+        let retry_after = self.shared.retry_after.load(Ordering::Relaxed).saturating_mul(images);
         Error::new(
             ErrorKind::QueueFull { retry_after },
-            format!("the queue is full; a place is likely to be free in {retry_after} s"),
+            format!("the queue is full; there is likely to be room in {retry_after} s"),
         )
     }
 
