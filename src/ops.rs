@@ -4,22 +4,27 @@
 //! batch is computed by the same sequence of operations however many rows run with it, so that on the CPU a
 //! row's result does not depend, to the last bit, on its company.
 //!
+//! On the CPU the structs hold weights packed for the kernels, in the type they were loaded in, and activations
+//! are f32. Elsewhere they are the plain candle of `reference`, which the kernels are compared with.
+//!
 //! Every op fails when shapes do not fit or the device fails, and reading one when a tensor is missing or of another
 //! shape.
-//!
-//! What stands here is plain candle: the reference that faster kernels are compared with.
 
 mod activation;
 mod attention;
 mod conv2d;
+mod cpu;
+mod host;
 mod linear;
 mod norm;
-mod rows;
-mod upsample;
+mod product;
+mod reference;
+#[cfg(test)]
+mod testing;
 
-pub use activation::{Activation, geglu, silu};
+pub use activation::{Activation, silu};
 pub use attention::{Mask, attention};
 pub use conv2d::{Conv2d, ConvShape, Padding};
-pub use linear::Linear;
+pub use host::activations;
+pub use linear::{GatedLinear, Linear};
 pub use norm::{GroupNorm, LayerNorm};
-pub use upsample::nearest;

@@ -1,7 +1,7 @@
 //! The UNet's transformers: self-attention, attention to the context, and a gated MLP.
 
 use crate::error::Result;
-use crate::ops::{Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, Mask, attention, geglu};
+use crate::ops::{Conv2d, ConvShape, GatedLinear, GroupNorm, LayerNorm, Linear, Mask, attention};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
@@ -50,10 +50,10 @@ impl Attention {
         })
     }
 
-    /// Queries from `x` `[B, L, C]`, keys and values from `context` `[B, S, D]`.
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    /// Queries from `x` `[B, L, C]`, keys and values from `context` `[B, S, D]`; the result is added to `residual`.
+    fn forward(&self, x: &Tensor, context: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let (q, k, v) = (self.to_q.forward(x)?, self.to_k.forward(context)?, self.to_v.forward(context)?);
-        self.to_out.forward(&attention(&q, &k, &v, self.heads, Mask::None)?)
+        self.to_out.forward_add(&attention(&q, &k, &v, self.heads, Mask::None)?, residual)
     }
 }
 
@@ -64,7 +64,7 @@ struct TransformerBlock {
     norm2: LayerNorm,
     attn2: Attention,
     norm3: LayerNorm,
-    ff_in: Linear,
+    ff_in: GatedLinear,
     ff_out: Linear,
 }
 
@@ -79,17 +79,17 @@ impl TransformerBlock {
             norm2: norm("norm2")?,
             attn2: Attention::load(&vb.pp("attn2"), shape, shape.context)?,
             norm3: norm("norm3")?,
-            ff_in: Linear::load(&vb.pp("ff.net.0.proj"), channels, 2 * inner)?,
+            ff_in: GatedLinear::load(&vb.pp("ff.net.0.proj"), channels, inner)?,
             ff_out: Linear::load(&vb.pp("ff.net.2"), inner, channels)?,
         })
     }
 
     fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let normed = self.norm1.forward(x)?;
-        let x = (self.attn1.forward(&normed, &normed)? + x)?;
-        let x = (self.attn2.forward(&self.norm2.forward(&x)?, context)? + x)?;
-        let gated = geglu(&self.ff_in.forward(&self.norm3.forward(&x)?)?)?;
-        Ok((self.ff_out.forward(&gated)? + x)?)
+        let x = self.attn1.forward(&normed, &normed, x)?;
+        let x = self.attn2.forward(&self.norm2.forward(&x)?, context, &x)?;
+        let gated = self.ff_in.forward(&self.norm3.forward(&x)?)?;
+        self.ff_out.forward_add(&gated, &x)
     }
 }
 
@@ -115,6 +115,17 @@ impl Projection {
         match self {
             Self::Conv(conv) => conv.forward(x),
             Self::Linear(linear) => Ok(linear.forward(&x.flatten(1, 2)?)?.reshape(x.shape())?),
+        }
+    }
+
+    /// [`Projection::forward`] plus `residual` `[B, H, W, C]`.
+    fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Conv(conv) => conv.forward_add(x, residual),
+            Self::Linear(linear) => {
+                let sum = linear.forward_add(&x.flatten(1, 2)?, &residual.flatten(1, 2)?)?;
+                Ok(sum.reshape(x.shape())?)
+            }
         }
     }
 }
@@ -148,6 +159,6 @@ impl Transformer2d {
         for block in &self.transformer_blocks {
             pixels = block.forward(&pixels, context)?;
         }
-        Ok((self.proj_out.forward(&pixels.reshape(x.shape())?)? + x)?)
+        self.proj_out.forward_add(&pixels.reshape(x.shape())?, x)
     }
 }

@@ -1,7 +1,7 @@
 //! Residual blocks and the steps between sizes, which the UNet and the VAE share.
 
 use crate::error::Result;
-use crate::ops::{Conv2d, ConvShape, GroupNorm, Linear, Padding, nearest};
+use crate::ops::{Conv2d, ConvShape, GroupNorm, Linear, Padding};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
@@ -50,16 +50,16 @@ impl Resnet {
 
     /// Maps `[B, H, W, inputs]`, with the time embedding after its SiLU `[B, 1, time]`, to `[B, H, W, outputs]`.
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut inner = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
-        if let (Some(project), Some(time)) = (&self.time_emb_proj, time) {
-            inner = inner.broadcast_add(&project.forward(time)?.unsqueeze(1)?)?; // + [B, 1, 1, outputs]
-        }
-        let inner = self.conv2.forward(&self.norm2.forward_silu(&inner)?)?;
+        let normed = self.norm1.forward_silu(x)?;
+        let inner = match (&self.time_emb_proj, time) {
+            (Some(project), Some(time)) => self.conv1.forward_shifted(&normed, &project.forward(time)?)?,
+            _ => self.conv1.forward(&normed)?,
+        };
         let shortcut = match &self.conv_shortcut {
             Some(conv) => conv.forward(x)?,
             None => x.clone(),
         };
-        Ok((shortcut + inner)?)
+        self.conv2.forward_add(&self.norm2.forward_silu(&inner)?, &shortcut)
     }
 }
 
@@ -93,9 +93,9 @@ impl Upsample {
         Ok(Self { conv: Conv2d::load(&vb.pp("conv"), ConvShape::same3(channels, channels))? })
     }
 
-    /// Maps `[B, H, W, C]` to `[B, height, width, C]`.
-    pub fn forward(&self, x: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
-        self.conv.forward(&nearest(x, height, width)?)
+    /// Maps `[B, H, W, C]` to `[B, height, width, C]` for the `size` (height, width).
+    pub fn forward(&self, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+        self.conv.forward_enlarged(x, size)
     }
 }
 

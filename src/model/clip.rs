@@ -2,7 +2,7 @@
 
 use super::config::ClipConfig;
 use crate::error::{Error, Result};
-use crate::ops::{Activation, LayerNorm, Linear, Mask, attention};
+use crate::ops::{Activation, LayerNorm, Linear, Mask, activations, attention};
 use candle_core::{D, IndexOp, Tensor};
 use candle_nn::VarBuilder;
 
@@ -43,9 +43,9 @@ impl EncoderLayer {
         let normed = self.layer_norm1.forward(x)?;
         let (q, k, v) =
             (self.q_proj.forward(&normed)?, self.k_proj.forward(&normed)?, self.v_proj.forward(&normed)?);
-        let x = (self.out_proj.forward(&attention(&q, &k, &v, self.heads, Mask::Causal)?)? + x)?;
+        let x = self.out_proj.forward_add(&attention(&q, &k, &v, self.heads, Mask::Causal)?, x)?;
         let inner = self.activation.forward(&self.fc1.forward(&self.layer_norm2.forward(&x)?)?)?;
-        Ok((self.fc2.forward(&inner)? + x)?)
+        self.fc2.forward_add(&inner, &x)
     }
 }
 
@@ -136,7 +136,8 @@ impl TextEncoder {
         }
         let flat = Tensor::from_vec(flat, ids.len() * length, self.token_embedding.device())?;
         let tokens = self.token_embedding.index_select(&flat, 0)?.reshape((ids.len(), length, ()))?;
-        Ok(tokens.broadcast_add(&self.position_embedding.narrow(0, 0, length)?)?)
+        let positions = self.position_embedding.narrow(0, 0, length)?;
+        Ok(activations(&tokens)?.broadcast_add(&activations(&positions)?)?)
     }
 
     fn pool(&self, last: &Tensor, ids: &[Vec<u32>]) -> Result<Tensor> {

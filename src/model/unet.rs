@@ -5,7 +5,7 @@ use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
 use super::config::UnetConfig;
 use super::embed::{Sinusoid, TimestepEmbedding};
 use crate::error::{Error, Result};
-use crate::ops::{Conv2d, ConvShape, Padding, silu};
+use crate::ops::{Conv2d, ConvShape, Padding, activations, silu};
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 
@@ -221,7 +221,7 @@ impl Unet {
     /// The model's output (noise or velocity) `[B, H, W, out]` for inputs `[B, H, W, in]`, scaled for their noise.
     pub fn forward(&self, x: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
         let time = self.time_vector(x, conditioning)?;
-        let context = conditioning.context;
+        let context = &activations(conditioning.context)?;
         let mut x = self.conv_in.forward(x)?;
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
@@ -252,12 +252,10 @@ impl Unet {
 
     /// Time, pooled text and sizes as one vector a row, after the SiLU that every residual block would apply.
     fn time_vector(&self, x: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
-        let (dtype, device) = (x.dtype(), x.device());
-        let sinusoids = self.time.of(conditioning.timesteps, device)?.unsqueeze(1)?; // [B, 1, first]
-        let mut vector = self.time_embedding.forward(&sinusoids.to_dtype(dtype)?)?;
+        let sinusoids = self.time.of(conditioning.timesteps, x.device())?.unsqueeze(1)?; // [B, 1, first]
+        let mut vector = self.time_embedding.forward(&sinusoids)?;
         if let Some(added) = &self.added {
-            let pooled = conditioning.pooled.to_dtype(dtype)?;
-            vector = (vector + added.forward(&pooled, conditioning.time_ids)?)?;
+            vector = (vector + added.forward(conditioning.pooled, conditioning.time_ids)?)?;
         }
         silu(&vector)
     }
@@ -291,7 +289,8 @@ impl AddedConditioning {
     fn forward(&self, pooled: &Tensor, time_ids: &[[f32; 6]]) -> Result<Tensor> {
         let sizes: Vec<f32> = time_ids.iter().flatten().copied().collect();
         let sizes = self.ids.of(&sizes, pooled.device())?; // [B * 6, width]
-        let sizes = sizes.reshape((time_ids.len(), self.count * self.ids.width))?.to_dtype(pooled.dtype())?;
-        self.add_embedding.forward(&Tensor::cat(&[pooled, &sizes], D::Minus1)?.unsqueeze(1)?)
+        let sizes = sizes.reshape((time_ids.len(), self.count * self.ids.width))?;
+        let pooled = pooled.to_dtype(sizes.dtype())?;
+        self.add_embedding.forward(&Tensor::cat(&[&pooled, &sizes], D::Minus1)?.unsqueeze(1)?)
     }
 }

@@ -61,8 +61,8 @@ impl PixelAttention {
         let pixels = self.group_norm.forward(x)?.flatten(1, 2)?; // [B, H*W, C]
         let (q, k, v) =
             (self.to_q.forward(&pixels)?, self.to_k.forward(&pixels)?, self.to_v.forward(&pixels)?);
-        let mixed = self.to_out.forward(&attention(&q, &k, &v, 1, Mask::None)?)?;
-        Ok((mixed.reshape(x.shape())? + x)?)
+        let mixed = attention(&q, &k, &v, 1, Mask::None)?;
+        Ok(self.to_out.forward_add(&mixed, &x.flatten(1, 2)?)?.reshape(x.shape())?)
     }
 }
 

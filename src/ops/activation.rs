@@ -1,19 +1,15 @@
 //! Pointwise non-linearities.
 
+use super::cpu::isa::Isa;
+use super::cpu::pointwise::{Curve, apply};
+use super::host::{holds, plain, read, tensor};
+use super::reference;
 use crate::error::Result;
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
 /// `x * sigmoid(x)`.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    Ok(x.silu()?)
-}
-
-/// Halves the last axis: the first half times the exact (erf) GELU of the second, as in diffusers' `GEGLU`.
-pub fn geglu(x: &Tensor) -> Result<Tensor> {
-    let half = x.dim(D::Minus1)? / 2;
-    let value = x.narrow(D::Minus1, 0, half)?;
-    let gate = x.narrow(D::Minus1, half, half)?.contiguous()?;
-    Ok((value * gate.gelu_erf()?)?)
+    if holds(x) { bent(x, Curve::Silu) } else { reference::silu(x) }
 }
 
 /// The non-linearity of a text encoder's MLP, as its `hidden_act` names it.
@@ -28,9 +24,36 @@ pub enum Activation {
 impl Activation {
     /// Applies the non-linearity to every element.
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Self::QuickGelu => (x * candle_nn::ops::sigmoid(&(x * 1.702)?)?)?,
-            Self::Gelu => x.gelu_erf()?,
-        })
+        match (self, holds(x)) {
+            (Self::QuickGelu, true) => bent(x, Curve::QuickGelu),
+            (Self::Gelu, true) => bent(x, Curve::Gelu),
+            (Self::QuickGelu, false) => reference::quick_gelu(x),
+            (Self::Gelu, false) => reference::gelu(x),
+        }
+    }
+}
+
+fn bent(x: &Tensor, curve: Curve) -> Result<Tensor> {
+    let x = plain(x)?;
+    tensor(apply(Isa::current(), curve, read(&x).slice()?), x.shape())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_near, random};
+    use super::*;
+
+    #[test]
+    fn the_curves_are_those_of_the_reference() {
+        for length in [1, 5, 16, 40_001] {
+            // The 9 keeps the bound one of absolute size: far below zero the curves vanish.
+            let x = (random(&[length], 1) * 9.0).unwrap();
+            let x = Tensor::cat(&[&x, &(x.zeros_like().unwrap() + 9.0).unwrap()], 0).unwrap();
+            assert_near(&silu(&x).unwrap(), &reference::silu(&x).unwrap(), 1e-6);
+            let want = reference::quick_gelu(&x).unwrap();
+            assert_near(&Activation::QuickGelu.forward(&x).unwrap(), &want, 1e-6);
+            let want = reference::gelu(&x).unwrap();
+            assert_near(&Activation::Gelu.forward(&x).unwrap(), &want, 1e-6);
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Scaled dot-product attention with several heads.
 
-use super::rows::by_row;
+use super::cpu::attention::{Sizes, attention as on_cpu};
+use super::cpu::isa::Isa;
+use super::host::{holds, plain, read, tensor};
+use super::reference;
 use crate::error::Result;
-use candle_core::{D, DType, Tensor};
+use candle_core::Tensor;
 
 /// Which keys a query may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,52 +16,70 @@ pub enum Mask {
     Causal,
 }
 
-/// Scores held at once, in elements: bounds the memory of a large picture's attention.
-const SCORES_AT_ONCE: usize = 1 << 25;
-
 /// `softmax(q k^T / sqrt(C / heads)) v` in each of `heads` equal parts of the channels.
 ///
 /// Queries are `[B, L, C]`, keys and values `[B, S, C]`; the answer is `[B, L, C]`. Scores and softmax are f32.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
-    let channels = q.dim(D::Minus1)?;
-    let scale = 1.0 / ((channels / heads) as f64).sqrt();
-    let queries = q.dim(1)?;
-    by_row(q.dim(0)?, |row| {
-        let q = split_heads(&(q.narrow(0, row, 1)? * scale)?, heads)?;
-        let k = split_heads(&k.narrow(0, row, 1)?, heads)?;
-        let v = split_heads(&v.narrow(0, row, 1)?, heads)?;
-        let mixed = mix(&q, &k, &v, mask)?; // [heads, L, C/heads]
-        Ok(mixed.transpose(0, 1)?.contiguous()?.reshape((1, queries, channels))?)
-    })
-}
-
-/// `[1, L, C]` as `[heads, L, C/heads]`.
-fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
-    let (_, length, channels) = x.dims3()?;
-    Ok(x.reshape((length, heads, channels / heads))?.transpose(0, 1)?.contiguous()?)
-}
-
-fn mix(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tensor> {
-    let (heads, queries, _) = q.dims3()?;
-    let keys = k.dim(1)?;
-    let span = (SCORES_AT_ONCE / (heads * keys)).clamp(1, queries);
-    let k = k.t()?.contiguous()?;
-    let mut parts = Vec::new();
-    for from in (0..queries).step_by(span) {
-        let count = span.min(queries - from);
-        let scores = q.narrow(1, from, count)?.contiguous()?.matmul(&k)?.to_dtype(DType::F32)?;
-        let scores = match mask {
-            Mask::None => scores,
-            Mask::Causal => scores.broadcast_add(&causal(from, count, keys)?.to_device(q.device())?)?,
-        };
-        parts.push(candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(v.dtype())?.matmul(v)?);
+    if !holds(q) {
+        return reference::attention(q, k, v, heads, mask);
     }
-    Ok(Tensor::cat(&parts, 1)?)
+    let (batch, queries, channels) = q.dims3()?;
+    let causal = mask == Mask::Causal;
+    let sizes = Sizes { batch, queries, keys: k.dim(1)?, heads, width: channels / heads, causal };
+    let (q, k, v) = (plain(q)?, plain(k)?, plain(v)?);
+    let (readable_q, readable_k, readable_v) = (read(&q), read(&k), read(&v));
+    let operands = [readable_q.slice()?, readable_k.slice()?, readable_v.slice()?];
+    tensor(on_cpu(Isa::current(), operands, sizes), q.shape())
 }
 
-/// 0 where query `from + i` may see key `j`, minus infinity where not: `[count, keys]`.
-fn causal(from: usize, count: usize, keys: usize) -> Result<Tensor> {
-    let seen = |i: usize, j: usize| if j <= from + i { 0f32 } else { f32::NEG_INFINITY };
-    let values: Vec<f32> = (0..count).flat_map(|i| (0..keys).map(move |j| seen(i, j))).collect();
-    Ok(Tensor::from_vec(values, (count, keys), &candle_core::Device::Cpu)?)
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_near, random};
+    use super::*;
+
+    #[test]
+    fn it_attends_as_the_reference_does_whatever_the_sizes() {
+        for (queries, keys, heads, width) in [
+            (1, 1, 1, 1),
+            (3, 5, 2, 2),
+            (77, 77, 2, 32),
+            (33, 400, 1, 40),
+            (64, 193, 3, 64),
+            (40, 50, 1, 160),
+            (70, 70, 1, 512),
+        ] {
+            let shape = |length| [2, length, heads * width];
+            let (q, k, v) = (random(&shape(queries), 1), random(&shape(keys), 2), random(&shape(keys), 3));
+            let q = (q * 3.0).unwrap();
+            let want = reference::attention(&q, &k, &v, heads, Mask::None).unwrap();
+            assert_near(&attention(&q, &k, &v, heads, Mask::None).unwrap(), &want, 3e-6);
+        }
+    }
+
+    #[test]
+    fn a_causal_mask_hides_the_same_keys_as_in_the_reference() {
+        for (length, heads, width) in [(1, 1, 8), (31, 2, 16), (77, 3, 64), (450, 1, 24)] {
+            let [q, k, v] = [1, 2, 3].map(|seed| random(&[2, length, heads * width], seed));
+            let want = reference::attention(&q, &k, &v, heads, Mask::Causal).unwrap();
+            assert_near(&attention(&q, &k, &v, heads, Mask::Causal).unwrap(), &want, 3e-6);
+        }
+    }
+
+    #[test]
+    fn scores_far_apart_neither_overflow_nor_vanish() {
+        let [q, k, v] = [1, 2, 3].map(|seed| random(&[1, 500, 64], seed));
+        let q = (q * 300.0).unwrap();
+        let want = reference::attention(&q, &k, &v, 1, Mask::None).unwrap();
+        assert_near(&attention(&q, &k, &v, 1, Mask::None).unwrap(), &want, 2e-4);
+    }
+
+    #[test]
+    fn a_row_attends_the_same_to_the_last_bit_alone_and_among_others() {
+        let [q, k, v] = [1, 2, 3].map(|seed| random(&[3, 50, 64], seed));
+        let all = attention(&q, &k, &v, 2, Mask::None).unwrap();
+        for row in 0..3 {
+            let [q, k, v] = [&q, &k, &v].map(|x| x.narrow(0, row, 1).unwrap());
+            assert_near(&attention(&q, &k, &v, 2, Mask::None).unwrap(), &all.narrow(0, row, 1).unwrap(), 0.0);
+        }
+    }
 }

@@ -1,6 +1,10 @@
 //! Two-dimensional convolution on `[B, H, W, C]`.
 
-use super::rows::each_row;
+use super::cpu::patches::Walk;
+use super::cpu::weight::Order;
+use super::host::{holds, tensor};
+use super::product::{Added, Product};
+use super::reference;
 use crate::error::Result;
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
@@ -16,7 +20,7 @@ pub enum Padding {
 
 impl Padding {
     /// Zeros before and after an axis.
-    fn around(self) -> (usize, usize) {
+    pub(super) fn around(self) -> (usize, usize) {
         match self {
             Self::Same(zeros) => (zeros, zeros),
             Self::BottomRight => (0, 1),
@@ -54,66 +58,161 @@ impl ConvShape {
     pub fn halving(channels: usize, padding: Padding) -> Self {
         Self { inputs: channels, outputs: channels, kernel: 3, stride: 2, padding }
     }
+
+    /// How the convolution walks over a picture of height and width `stored` that it sees enlarged to `seen`.
+    fn walk(&self, stored: (usize, usize), seen: (usize, usize)) -> Walk {
+        let (before, after) = self.padding.around();
+        let out = |side: usize| (side + before + after - self.kernel) / self.stride + 1;
+        let out = (out(seen.0), out(seen.1));
+        Walk { stored, seen, out, kernel: self.kernel, stride: self.stride, before }
+    }
 }
 
-/// A convolution with bias, as a sum of one matrix product for each tap of the kernel.
+/// A convolution with bias.
 #[derive(Debug, Clone)]
 pub struct Conv2d {
-    taps: Vec<Tensor>, // kernel * kernel of [in, out]
-    bias: Tensor,
+    kind: Kind,
     shape: ConvShape,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Cpu(Product),
+    Elsewhere(reference::Conv2d),
 }
 
 impl Conv2d {
     /// Reads `weight` `[outputs, inputs, kernel, kernel]` and `bias` `[outputs]`.
     pub fn load(vb: &VarBuilder, shape: ConvShape) -> Result<Self> {
         let ConvShape { inputs, outputs, kernel, .. } = shape;
-        let weight = vb.get((outputs, inputs, kernel, kernel), "weight")?;
-        let weight = weight.permute((2, 3, 1, 0))?.reshape((kernel * kernel, inputs, outputs))?;
-        let taps = (0..kernel * kernel).map(|tap| Ok(weight.get(tap)?)).collect::<Result<_>>()?;
-        Ok(Self { taps, bias: vb.get(outputs, "bias")?, shape })
+        Self::new(&vb.get((outputs, inputs, kernel, kernel), "weight")?, &vb.get(outputs, "bias")?, shape)
+    }
+
+    /// The convolution of `weight` `[outputs, inputs, kernel, kernel]` and `bias` `[outputs]`.
+    fn new(weight: &Tensor, bias: &Tensor, shape: ConvShape) -> Result<Self> {
+        let ConvShape { inputs, outputs, kernel, .. } = shape;
+        let kind = if holds(weight) {
+            let order = Order { outputs, inputs, taps: kernel * kernel, gated: false };
+            Kind::Cpu(Product::new(weight, Some(bias), order)?)
+        } else {
+            Kind::Elsewhere(reference::Conv2d::new(weight, bias, shape)?)
+        };
+        Ok(Self { kind, shape })
     }
 
     /// Convolves `[B, H, W, inputs]` to `[B, H', W', outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        each_row(x, |row| self.forward_row(row))
+        match &self.kind {
+            Kind::Cpu(product) => self.on_cpu(product, x, size(x)?, Added::default()),
+            Kind::Elsewhere(conv) => conv.forward(x),
+        }
     }
 
-    fn forward_row(&self, x: &Tensor) -> Result<Tensor> {
-        let (_, height, width, inputs) = x.dims4()?;
-        let ConvShape { kernel, stride, outputs, .. } = self.shape;
-        let (before, after) = self.shape.padding.around();
-        let out = |side: usize| (side + before + after - kernel) / stride + 1;
-        let (out_h, out_w) = (out(height), out(width));
-        // A tap at offset k reads `out * stride` pixels from k on, the last of them only to be skipped.
-        let reach = |out: usize, side: usize| (kernel - 1 + out * stride).max(side + before) - side - before;
-        let padded = x.squeeze(0)?.pad_with_zeros(0, before, reach(out_h, height))?.pad_with_zeros(
-            1,
-            before,
-            reach(out_w, width),
-        )?; // [H + .., W + .., in]
-        let mut sum: Option<Tensor> = None;
-        for (tap, weight) in self.taps.iter().enumerate() {
-            let seen =
-                padded.narrow(0, tap / kernel, out_h * stride)?.narrow(1, tap % kernel, out_w * stride)?;
-            let seen = strided(&seen, (out_h, out_w), stride)?.reshape((out_h * out_w, inputs))?;
-            let part = seen.matmul(weight)?;
-            sum = Some(match sum {
-                None => part,
-                Some(sum) => (sum + part)?,
-            });
+    /// [`Conv2d::forward`] plus `residual`, of the result's shape.
+    pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        match &self.kind {
+            Kind::Cpu(product) => {
+                self.on_cpu(product, x, size(x)?, Added { residual: Some(residual), shift: None })
+            }
+            Kind::Elsewhere(conv) => Ok((conv.forward(x)? + residual)?),
         }
-        let sum = sum.expect("a kernel has at least one tap");
-        Ok(sum.broadcast_add(&self.bias)?.reshape((1, out_h, out_w, outputs))?)
+    }
+
+    /// [`Conv2d::forward`] plus `shift` `[B, 1, outputs]`, the same for all of a row's pixels.
+    pub fn forward_shifted(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        match &self.kind {
+            Kind::Cpu(product) => {
+                self.on_cpu(product, x, size(x)?, Added { residual: None, shift: Some(shift) })
+            }
+            Kind::Elsewhere(conv) => Ok(conv.forward(x)?.broadcast_add(&shift.unsqueeze(1)?)?),
+        }
+    }
+
+    /// Convolves what `[B, H, W, inputs]` becomes when it is enlarged to `size`, height and width, by repeating the
+    /// nearest pixel as torch's `nearest` does.
+    pub fn forward_enlarged(&self, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+        match &self.kind {
+            Kind::Cpu(product) => self.on_cpu(product, x, size, Added::default()),
+            Kind::Elsewhere(conv) => conv.forward(&reference::nearest(x, size.0, size.1)?),
+        }
+    }
+
+    fn on_cpu(&self, product: &Product, x: &Tensor, seen: (usize, usize), added: Added) -> Result<Tensor> {
+        let batch = x.dim(0)?;
+        let walk = self.shape.walk(size(x)?, seen);
+        let (height, width) = walk.out;
+        let values = product.multiply(x, walk, batch * height * width, added)?;
+        tensor(values, (batch, height, width, self.shape.outputs))
     }
 }
 
-/// Every `stride`-th pixel of `[out_h * stride, out_w * stride, C]`, from the first on: `[out_h, out_w, C]`.
-fn strided(x: &Tensor, (out_h, out_w): (usize, usize), stride: usize) -> Result<Tensor> {
-    if stride == 1 {
-        return Ok(x.contiguous()?);
+/// Height and width of `[B, H, W, C]`.
+fn size(x: &Tensor) -> Result<(usize, usize)> {
+    let (_, height, width, _) = x.dims4()?;
+    Ok((height, width))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_near, random};
+    use super::*;
+
+    fn pair(shape: ConvShape) -> (Conv2d, reference::Conv2d) {
+        let weight = random(&[shape.outputs, shape.inputs, shape.kernel, shape.kernel], 1);
+        let bias = random(&[shape.outputs], 2);
+        (Conv2d::new(&weight, &bias, shape).unwrap(), reference::Conv2d::new(&weight, &bias, shape).unwrap())
     }
-    let channels = x.dim(2)?;
-    let blocks = x.contiguous()?.reshape((out_h, stride, out_w, stride, channels))?;
-    Ok(blocks.narrow(1, 0, 1)?.narrow(3, 0, 1)?.contiguous()?.reshape((out_h, out_w, channels))?)
+
+    fn shapes() -> Vec<ConvShape> {
+        vec![
+            ConvShape::same3(3, 5),
+            ConvShape::same3(20, 33),
+            ConvShape::same3(130, 64),
+            ConvShape::pointwise(7, 40),
+            ConvShape::halving(16, Padding::Same(1)),
+            ConvShape::halving(9, Padding::BottomRight),
+        ]
+    }
+
+    #[test]
+    fn it_convolves_as_the_reference_does_whatever_the_sizes() {
+        for shape in shapes() {
+            let (conv, reference) = pair(shape);
+            for (height, width) in [(2, 2), (5, 7), (16, 13), (9, 40)] {
+                let x = random(&[2, height, width, shape.inputs], 3);
+                let want = reference.forward(&x).unwrap();
+                assert_near(&conv.forward(&x).unwrap(), &want, 2e-6);
+                let residual = random(want.dims(), 4);
+                let both = (&want + &residual).unwrap();
+                assert_near(&conv.forward_add(&x, &residual).unwrap(), &both, 2e-6);
+                let shift = random(&[2, 1, shape.outputs], 5);
+                let both = want.broadcast_add(&shift.unsqueeze(1).unwrap()).unwrap();
+                assert_near(&conv.forward_shifted(&x, &shift).unwrap(), &both, 2e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn it_sees_an_enlarged_picture_as_if_that_were_written_out() {
+        let (conv, reference) = pair(ConvShape::same3(12, 8));
+        for ((height, width), to) in [((3, 4), (6, 8)), ((3, 5), (5, 9)), ((4, 4), (4, 4)), ((2, 3), (5, 7))]
+        {
+            let x = random(&[2, height, width, 12], 3);
+            let want = reference.forward(&reference::nearest(&x, to.0, to.1).unwrap()).unwrap();
+            assert_near(&conv.forward_enlarged(&x, to).unwrap(), &want, 2e-6);
+        }
+    }
+
+    #[test]
+    fn a_picture_is_the_same_to_the_last_bit_alone_and_among_others() {
+        for shape in shapes() {
+            let (conv, _) = pair(shape);
+            let x = random(&[3, 11, 9, shape.inputs], 3);
+            let all = conv.forward(&x).unwrap();
+            for row in 0..3 {
+                let alone = conv.forward(&x.narrow(0, row, 1).unwrap()).unwrap();
+                assert_near(&alone, &all.narrow(0, row, 1).unwrap(), 0.0);
+            }
+        }
+    }
 }

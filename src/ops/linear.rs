@@ -1,41 +1,181 @@
 //! The affine map of the last axis.
 
-use super::rows::each_row;
+use super::cpu::patches::Walk;
+use super::cpu::weight::Order;
+use super::host::{holds, tensor};
+use super::product::{Added, Product};
+use super::reference;
 use crate::error::Result;
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 
 /// `y = x W^T + b` over the last axis.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    weight: Tensor, // [out, in], as the checkpoint holds it
-    bias: Option<Tensor>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Cpu(Product),
+    Elsewhere(reference::Linear),
 }
 
 impl Linear {
     /// Reads `weight` `[outputs, inputs]` and `bias` `[outputs]`.
     pub fn load(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
-        let bias = vb.get(outputs, "bias")?;
-        Ok(Self { bias: Some(bias), ..Self::load_no_bias(vb, inputs, outputs)? })
+        Self::new(vb.get((outputs, inputs), "weight")?, Some(vb.get(outputs, "bias")?))
     }
 
     /// Reads `weight` `[outputs, inputs]` alone.
     pub fn load_no_bias(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
-        Ok(Self { weight: vb.get((outputs, inputs), "weight")?, bias: None })
+        Self::new(vb.get((outputs, inputs), "weight")?, None)
+    }
+
+    /// The map of `weight` `[outputs, inputs]` and `bias` `[outputs]`.
+    fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        let kind = if holds(&weight) {
+            Kind::Cpu(packed(&weight, bias.as_ref(), false)?)
+        } else {
+            Kind::Elsewhere(reference::Linear::new(weight, bias))
+        };
+        Ok(Self { kind })
     }
 
     /// The width of what it makes.
     pub fn outputs(&self) -> Result<usize> {
-        Ok(self.weight.dim(0)?)
+        match &self.kind {
+            Kind::Cpu(product) => Ok(product.width()),
+            Kind::Elsewhere(linear) => linear.outputs(),
+        }
     }
 
     /// Maps `[B, L, inputs]` to `[B, L, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let weight = self.weight.t()?; // [in, out], a view
-        let y = each_row(x, |row| Ok(row.squeeze(0)?.matmul(&weight)?.unsqueeze(0)?))?;
-        match &self.bias {
-            Some(bias) => Ok(y.broadcast_add(bias)?),
-            None => Ok(y),
+        match &self.kind {
+            Kind::Cpu(product) => forward(product, x, None),
+            Kind::Elsewhere(linear) => linear.forward(x),
         }
+    }
+
+    /// [`Linear::forward`] plus `residual`, of the result's shape.
+    pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        match &self.kind {
+            Kind::Cpu(product) => forward(product, x, Some(residual)),
+            Kind::Elsewhere(linear) => Ok((linear.forward(x)? + residual)?),
+        }
+    }
+}
+
+/// The affine map of the last axis whose first half is multiplied by the exact (erf) GELU of its second, as in
+/// diffusers' `GEGLU`.
+#[derive(Debug, Clone)]
+pub struct GatedLinear {
+    kind: Kind,
+}
+
+impl GatedLinear {
+    /// Reads `weight` `[2 * outputs, inputs]` and `bias` `[2 * outputs]`.
+    pub fn load(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
+        let (weight, bias) = (vb.get((2 * outputs, inputs), "weight")?, vb.get(2 * outputs, "bias")?);
+        let kind = if holds(&weight) {
+            Kind::Cpu(packed(&weight, Some(&bias), true)?)
+        } else {
+            Kind::Elsewhere(reference::Linear::new(weight, Some(bias)))
+        };
+        Ok(Self { kind })
+    }
+
+    /// Maps `[B, L, inputs]` to `[B, L, outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.kind {
+            Kind::Cpu(product) => forward(product, x, None),
+            Kind::Elsewhere(linear) => reference::geglu(&linear.forward(x)?),
+        }
+    }
+}
+
+fn packed(weight: &Tensor, bias: Option<&Tensor>, gated: bool) -> Result<Product> {
+    let (outputs, inputs) = weight.dims2()?;
+    Product::new(weight, bias, Order { outputs, inputs, taps: 1, gated })
+}
+
+fn forward(product: &Product, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    let mut shape = x.dims().to_vec();
+    let inputs = x.dim(D::Minus1)?;
+    let rows = x.elem_count() / inputs;
+    if let Some(last) = shape.last_mut() {
+        *last = product.width();
+    }
+    let values = product.multiply(x, Walk::matrix(rows), rows, Added { residual, shift: None })?;
+    tensor(values, shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_near, random};
+    use super::*;
+    use candle_core::{DType, Device};
+
+    fn pair(outputs: usize, inputs: usize, dtype: DType) -> (Linear, reference::Linear) {
+        let weight = random(&[outputs, inputs], 1).to_dtype(dtype).unwrap();
+        let bias = random(&[outputs], 2).to_dtype(dtype).unwrap();
+        let wide = |x: &Tensor| x.to_dtype(DType::F32).unwrap();
+        let reference = reference::Linear::new(wide(&weight), Some(wide(&bias)));
+        (Linear::new(weight, Some(bias)).unwrap(), reference)
+    }
+
+    #[test]
+    fn it_maps_as_the_reference_does_whatever_the_sizes_and_the_type_of_the_weights() {
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            for (rows, inputs, outputs) in
+                [(1, 1, 1), (3, 7, 5), (77, 64, 192), (13, 33, 65), (300, 1600, 40)]
+            {
+                let (linear, reference) = pair(outputs, inputs, dtype);
+                let x = random(&[2, rows, inputs], 3);
+                let want = reference.forward(&x).unwrap();
+                assert_near(&linear.forward(&x).unwrap(), &want, 2e-6);
+                let residual = random(&[2, rows, outputs], 4);
+                let want = (want + &residual).unwrap();
+                assert_near(&linear.forward_add(&x, &residual).unwrap(), &want, 2e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn gates_open_as_in_the_reference() {
+        for (inputs, outputs) in [(8, 1), (33, 15), (64, 16), (40, 48)] {
+            let (weight, bias) = (random(&[2 * outputs, inputs], 1), random(&[2 * outputs], 2));
+            let tensors = [("weight", weight.clone()), ("bias", bias.clone())];
+            let tensors = tensors.into_iter().map(|(name, t)| (name.to_owned(), t)).collect();
+            let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+            let gated = GatedLinear::load(&vb, inputs, outputs).unwrap();
+            let x = random(&[2, 7, inputs], 3);
+            let want = reference::geglu(&reference::Linear::new(weight, Some(bias)).forward(&x).unwrap());
+            assert_near(&gated.forward(&x).unwrap(), &want.unwrap(), 2e-6);
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_same_to_the_last_bit_alone_and_among_others() {
+        let (linear, _) = pair(70, 900, DType::F32);
+        let x = random(&[3, 25, 900], 3);
+        let all = linear.forward(&x).unwrap();
+        for row in 0..3 {
+            let alone = linear.forward(&x.narrow(0, row, 1).unwrap()).unwrap();
+            assert_near(&alone, &all.narrow(0, row, 1).unwrap(), 0.0);
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let (linear, _) = pair(700, 900, DType::F32);
+        let x = random(&[1, 300, 900], 3);
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| linear.forward(&x).unwrap())
+        };
+        assert_near(&with(1), &with(2), 0.0);
+        assert_near(&with(1), &with(5), 0.0);
     }
 }

@@ -1,72 +1,167 @@
-//! Normalisation. Means and variances are taken in f32 whatever the activations are stored in.
+//! Normalisation. Means and variances are taken in f32 or better whatever the activations are stored in.
 
-use super::activation::silu;
+use super::cpu::isa::Isa;
+use super::cpu::norm::{Affine, group_norm, layer_norm};
+use super::host::{holds, plain, read, tensor, vector};
+use super::reference;
 use crate::error::Result;
-use candle_core::{D, DType, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 /// Normalises each group of channels of a picture to mean 0 and variance 1, then scales and shifts channels.
 #[derive(Debug, Clone)]
 pub struct GroupNorm {
-    weight: Tensor, // [C]
-    bias: Tensor,   // [C]
-    groups: usize,
+    kind: GroupKind,
+}
+
+#[derive(Debug, Clone)]
+enum GroupKind {
+    Cpu { scale: Scale, groups: usize },
+    Elsewhere(reference::GroupNorm),
+}
+
+/// Factors and summands of the channels.
+#[derive(Debug, Clone)]
+struct Scale {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
     eps: f64,
+}
+
+impl Scale {
+    fn new(weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Self> {
+        Ok(Self { weight: vector(weight)?, bias: vector(bias)?, eps })
+    }
+
+    fn affine(&self) -> Affine<'_> {
+        Affine { weight: &self.weight, bias: &self.bias, eps: self.eps }
+    }
 }
 
 impl GroupNorm {
     /// Reads `weight` and `bias`, each `[channels]`.
     pub fn load(vb: &VarBuilder, channels: usize, groups: usize, eps: f64) -> Result<Self> {
-        let (weight, bias) = (vb.get(channels, "weight")?, vb.get(channels, "bias")?);
-        Ok(Self { weight: weight.to_dtype(DType::F32)?, bias: bias.to_dtype(DType::F32)?, groups, eps })
+        Self::new(&vb.get(channels, "weight")?, &vb.get(channels, "bias")?, groups, eps)
+    }
+
+    /// The norm of `weight` and `bias`, each `[channels]`.
+    fn new(weight: &Tensor, bias: &Tensor, groups: usize, eps: f64) -> Result<Self> {
+        let kind = if holds(weight) {
+            GroupKind::Cpu { scale: Scale::new(weight, bias, eps)?, groups }
+        } else {
+            GroupKind::Elsewhere(reference::GroupNorm::new(weight, bias, groups, eps)?)
+        };
+        Ok(Self { kind })
     }
 
     /// Normalises `[B, H, W, C]` or `[B, L, C]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let channels = x.dim(D::Minus1)?;
-        let rows = x.dim(0)?;
-        let pixels = x.elem_count() / rows / channels;
-        let grouped = x.to_dtype(DType::F32)?.reshape((rows, pixels, self.groups, channels / self.groups))?;
-        let centred = grouped.broadcast_sub(&mean_of_groups(&grouped)?)?;
-        let variance = mean_of_groups(&centred.sqr()?)?;
-        let normed = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?.reshape(x.shape())?;
-        let scaled = normed.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
-        Ok(scaled.to_dtype(x.dtype())?)
+        match &self.kind {
+            GroupKind::Cpu { scale, groups } => on_cpu(x, scale, *groups, false),
+            GroupKind::Elsewhere(norm) => norm.forward(x),
+        }
     }
 
     /// [`GroupNorm::forward`], then SiLU.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        silu(&self.forward(x)?)
+        match &self.kind {
+            GroupKind::Cpu { scale, groups } => on_cpu(x, scale, *groups, true),
+            GroupKind::Elsewhere(norm) => norm.forward_silu(x),
+        }
     }
 }
 
-/// Means of `[B, L, G, C/G]` over pixels and a group's channels: `[B, 1, G, 1]`. Channels first, so that
-/// no long sum of f32 runs over more than the pixels.
-fn mean_of_groups(x: &Tensor) -> Result<Tensor> {
-    Ok(x.mean_keepdim(3)?.mean_keepdim(1)?)
+fn on_cpu(x: &Tensor, scale: &Scale, groups: usize, active: bool) -> Result<Tensor> {
+    let x = plain(x)?;
+    let rows = (x.dim(0)?, groups);
+    let values = group_norm(Isa::current(), read(&x).slice()?, rows, scale.affine(), active);
+    tensor(values, x.shape())
 }
 
 /// Normalises the last axis to mean 0 and variance 1, then scales and shifts it.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    weight: Tensor, // [C]
-    bias: Tensor,   // [C]
-    eps: f64,
+    kind: LayerKind,
+}
+
+#[derive(Debug, Clone)]
+enum LayerKind {
+    Cpu(Scale),
+    Elsewhere(reference::LayerNorm),
 }
 
 impl LayerNorm {
     /// Reads `weight` and `bias`, each `[channels]`.
     pub fn load(vb: &VarBuilder, channels: usize, eps: f64) -> Result<Self> {
-        let (weight, bias) = (vb.get(channels, "weight")?, vb.get(channels, "bias")?);
-        Ok(Self { weight: weight.to_dtype(DType::F32)?, bias: bias.to_dtype(DType::F32)?, eps })
+        Self::new(&vb.get(channels, "weight")?, &vb.get(channels, "bias")?, eps)
+    }
+
+    /// The norm of `weight` and `bias`, each `[channels]`.
+    fn new(weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Self> {
+        let kind = if holds(weight) {
+            LayerKind::Cpu(Scale::new(weight, bias, eps)?)
+        } else {
+            LayerKind::Elsewhere(reference::LayerNorm::new(weight, bias, eps)?)
+        };
+        Ok(Self { kind })
     }
 
     /// Normalises `[.., C]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let wide = x.to_dtype(DType::F32)?;
-        let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
-        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let normed = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-        Ok(normed.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?.to_dtype(x.dtype())?)
+        match &self.kind {
+            LayerKind::Cpu(scale) => {
+                let x = plain(x)?;
+                tensor(layer_norm(Isa::current(), read(&x).slice()?, scale.affine()), x.shape())
+            }
+            LayerKind::Elsewhere(norm) => norm.forward(x),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_near, random};
+    use super::*;
+
+    #[test]
+    fn groups_are_normalised_as_in_the_reference_even_far_from_zero() {
+        for (shape, groups) in [
+            ([1, 1, 1, 4], 2),
+            ([2, 5, 7, 6], 3),
+            ([3, 9, 9, 48], 8),
+            ([1, 20, 17, 64], 32),
+            ([2, 3, 1, 20], 1),
+        ] {
+            for offset in [0.0, 30.0] {
+                let x = (random(&shape, 1) + offset).unwrap();
+                let (weight, bias) = (random(&[shape[3]], 2), random(&[shape[3]], 3));
+                let want = reference::GroupNorm::new(&weight, &bias, groups, 1e-5).unwrap();
+                let norm = GroupNorm::new(&weight, &bias, groups, 1e-5).unwrap();
+                let bound = if offset == 0.0 { 3e-6 } else { 1e-4 };
+                assert_near(&norm.forward(&x).unwrap(), &want.forward(&x).unwrap(), bound);
+                assert_near(&norm.forward_silu(&x).unwrap(), &want.forward_silu(&x).unwrap(), bound);
+            }
+        }
+    }
+
+    #[test]
+    fn layers_are_normalised_as_in_the_reference() {
+        for (rows, channels) in [(1, 1), (3, 5), (40, 33), (17, 64), (5, 640)] {
+            let x = (random(&[rows, channels], 1) + 2.0).unwrap();
+            let (weight, bias) = (random(&[channels], 2), random(&[channels], 3));
+            let want = reference::LayerNorm::new(&weight, &bias, 1e-5).unwrap().forward(&x).unwrap();
+            assert_near(&LayerNorm::new(&weight, &bias, 1e-5).unwrap().forward(&x).unwrap(), &want, 3e-6);
+        }
+    }
+
+    #[test]
+    fn a_row_is_normalised_the_same_to_the_last_bit_alone_and_among_others() {
+        let x = random(&[3, 11, 13, 40], 1);
+        let norm = GroupNorm::new(&random(&[40], 2), &random(&[40], 3), 8, 1e-6).unwrap();
+        let all = norm.forward_silu(&x).unwrap();
+        for row in 0..3 {
+            let alone = norm.forward_silu(&x.narrow(0, row, 1).unwrap()).unwrap();
+            assert_near(&alone, &all.narrow(0, row, 1).unwrap(), 0.0);
+        }
     }
 }

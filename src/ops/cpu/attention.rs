@@ -61,7 +61,9 @@ pub fn attention(isa: Isa, [q, k, v]: [&[f32]; 3], sizes: Sizes) -> Vec<f32> {
     filled(q.len(), |out| {
         let heads = Heads { isa, sizes, q, keys: &keys, values: &values, out: Shared::new(out) };
         let blocks = sizes.queries.div_ceil(QUERIES);
-        (0..sizes.pairs() * blocks).into_par_iter().for_each(|task| heads.block(task / blocks, task % blocks));
+        (0..sizes.pairs() * blocks)
+            .into_par_iter()
+            .for_each(|task| heads.block(task / blocks, task % blocks));
     })
 }
 

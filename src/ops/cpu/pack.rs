@@ -10,7 +10,10 @@ pub fn transpose(rows: &[&[f32]], out: &mut [f32], stride: usize) {
         return;
     }
     assert!(rows.iter().all(|row| row.len() == length), "rows have one length");
-    assert!(rows.len() <= stride && out.len() >= (length - 1) * stride + rows.len(), "the columns do not fit");
+    assert!(
+        rows.len() <= stride && out.len() >= (length - 1) * stride + rows.len(),
+        "the columns do not fit"
+    );
     let mut done = 0;
     for four in rows.chunks_exact(4) {
         quartet([four[0], four[1], four[2], four[3]], &mut out[done..], stride);

@@ -37,20 +37,3 @@ fn bend_inner<const FUSED: bool>(curve: Curve, x: &[f32], out: &mut [f32]) {
         Curve::QuickGelu => pairs.for_each(|(out, x)| *out = x * math::sigmoid::<FUSED>(1.702 * x)),
     }
 }
-
-/// The first half of each `2 * width` numbers, times the exact GELU of the second.
-pub fn geglu(isa: Isa, x: &[f32], width: usize) -> Vec<f32> {
-    filled(x.len() / 2, |out| {
-        out.par_chunks_mut(width).zip(x.par_chunks(2 * width)).for_each(|(out, x)| gate(isa, x, out));
-    })
-}
-
-vectorised!(fn gate(x: &[f32], out: &mut [f32]) => gate_inner);
-
-#[inline(always)]
-fn gate_inner<const FUSED: bool>(x: &[f32], out: &mut [f32]) {
-    let (values, gates) = x.split_at(out.len());
-    for ((out, value), gate) in out.iter_mut().zip(values).zip(gates) {
-        *out = value * math::gelu::<FUSED>(*gate);
-    }
-}

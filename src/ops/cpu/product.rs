@@ -3,10 +3,10 @@
 use super::isa::{Isa, vectorised};
 use super::math::gelu;
 use super::patches::Patches;
+use super::scratch;
 use super::shared::{Shared, filled};
 use super::tile::{self, COLUMNS, ROWS};
 use super::weight::Weight;
-use super::scratch;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -53,10 +53,11 @@ fn tasks(rows: usize, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
     let block = rows.div_ceil(blocks).next_multiple_of(ROWS);
     let fair = panels * blocks / (TASKS * rayon::current_num_threads());
     let chunk = fair.clamp(CHUNK.start, CHUNK.end);
-    let ranges = |whole: usize, step: usize| {
-        (0..whole).step_by(step).map(move |from| from..whole.min(from + step))
-    };
-    ranges(rows, block).flat_map(|rows| ranges(panels, chunk).map(move |panels| (rows.clone(), panels))).collect()
+    let ranges =
+        |whole: usize, step: usize| (0..whole).step_by(step).map(move |from| from..whole.min(from + step));
+    ranges(rows, block)
+        .flat_map(|rows| ranges(panels, chunk).map(move |panels| (rows.clone(), panels)))
+        .collect()
 }
 
 struct Product<'a> {

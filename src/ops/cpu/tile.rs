@@ -70,7 +70,8 @@ mod tests {
                     multiply(isa, &a, &b, &mut c, false);
                     for (at, got) in c.iter().enumerate() {
                         let (row, column) = (at / COLUMNS, at % COLUMNS);
-                        let product = |i: usize| f64::from(a[i * rows + row]) * f64::from(b[i * COLUMNS + column]);
+                        let product =
+                            |i: usize| f64::from(a[i * rows + row]) * f64::from(b[i * COLUMNS + column]);
                         let want = f64::from(before[at]) + (0..k).map(product).sum::<f64>();
                         let bound = 1e-6 * (k as f64).sqrt().max(1.0);
                         assert!((f64::from(*got) - want).abs() < bound, "{isa:?} {rows} rows, depth {k}");
@@ -85,7 +86,8 @@ mod tests {
         let k = 100;
         let (rows, b) = (numbers(k * ROWS, 5), numbers(k * COLUMNS, 6)); // [12, k], [k, 32]
         let tile = |from: usize, count: usize, isa| {
-            let a: Vec<f32> = (0..k).flat_map(|i| (from..from + count).map(move |row| (row, i)))
+            let a: Vec<f32> = (0..k)
+                .flat_map(|i| (from..from + count).map(move |row| (row, i)))
                 .map(|(row, i)| rows[row * k + i])
                 .collect();
             let mut c = vec![0.0; count * COLUMNS];
