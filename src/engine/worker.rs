@@ -311,18 +311,20 @@ impl Floor<'_> {
             },
         );
         self.stage("decode", began);
+        let mut finished = None;
         match decoded {
-            Some(Ok(picture)) => {
-                if let Some(drawing) = self.drawings.remove(&id) {
-                    self.metrics.images.inc();
-                    let Drawing { image, waited, .. } = drawing;
-                    drawing.tell(Event::Done { image, picture, waited });
-                }
-            }
+            Some(Ok(picture)) => finished = self.drawings.remove(&id).map(|drawing| (drawing, picture)),
             Some(Err(error)) => self.fail(id, error),
             None => {}
         }
         self.scheduler.update(self.now(), Outcome::Done);
+        // Counted before it is told, so that a caller who has the picture finds it in the metrics.
+        if let Some((drawing, picture)) = finished {
+            self.metrics.images.inc();
+            self.publish();
+            let Drawing { image, waited, .. } = drawing;
+            drawing.tell(Event::Done { image, picture, waited });
+        }
     }
 
     pub(super) fn stage(&self, stage: &str, began: Instant) {
