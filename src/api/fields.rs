@@ -54,13 +54,7 @@ impl Fields {
         names: &[&'static str],
         check: impl FnOnce(&str) -> Result<T>,
     ) -> Result<Option<T>> {
-        let Some(given) = self.take(names)? else { return Ok(None) };
-        match &given.value {
-            Value::Number(number) => {
-                check(&whole_text(number)).map(Some).map_err(|error| respelled(error, given.name))
-            }
-            _ => Err(given.must_be("a whole number")),
-        }
+        self.digits(names, "a whole number", |number| check(&whole_text(number)))
     }
 
     /// Takes a number by any of its `names`, as decimal text.
@@ -69,12 +63,20 @@ impl Fields {
         names: &[&'static str],
         check: impl FnOnce(&str) -> Result<T>,
     ) -> Result<Option<T>> {
+        self.digits(names, "a number", |number| check(&number.to_string()))
+    }
+
+    /// Takes a JSON number by any of its `names`; anything else must be `what`.
+    fn digits<T>(
+        &mut self,
+        names: &[&'static str],
+        what: &'static str,
+        check: impl FnOnce(&Number) -> Result<T>,
+    ) -> Result<Option<T>> {
         let Some(given) = self.take(names)? else { return Ok(None) };
         match &given.value {
-            Value::Number(number) => {
-                check(&number.to_string()).map(Some).map_err(|error| respelled(error, given.name))
-            }
-            _ => Err(given.must_be("a number")),
+            Value::Number(number) => check(number).map(Some).map_err(|error| respelled(error, given.name)),
+            _ => Err(given.must_be(what)),
         }
     }
 
