@@ -8,15 +8,20 @@
 
 mod body;
 mod caller;
+mod docs;
 mod dto;
 mod edge;
 mod error;
 mod fields;
+mod files;
 mod ids;
+mod ignored;
 mod images;
 mod models;
+mod openapi;
 mod ops;
 mod parse;
+mod wire;
 
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
@@ -25,13 +30,17 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::rt::time::timeout;
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Resource, guard, rt};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, rt};
 use caller::Callers;
 use error::{ApiError, ApiResult, Fault};
+use openapi::Methods;
 use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use utoipa_actix_web::AppExt;
+
+pub use openapi::document;
 
 /// What every handler may use.
 #[derive(Debug, Clone)]
@@ -44,13 +53,19 @@ struct State {
     since: u64,
 }
 
-/// How long things may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the server behaves; the defaults are those of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// A request, its wait included; `None` is no limit.
     pub timeout: Option<Duration>,
     /// The requests that the engine has when the server is told to stop.
     pub grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { timeout: Some(Duration::from_secs(600)), grace: Duration::from_secs(30) }
+    }
 }
 
 /// The HTTP server, bound to its address and not yet answering.
@@ -98,8 +113,19 @@ impl Server {
         let Self { listener, state } = self;
         let (engine, grace) = (state.engine.clone(), state.settings.grace);
         let served = rt::System::new().block_on(async {
+            let document = document();
+            let methods = Data::new(Methods::of(&document));
+            let document = Data::new(document);
             let server = HttpServer::new(move || {
-                App::new().app_data(Data::new(state.clone())).wrap(from_fn(edge::answer)).configure(routes)
+                App::new()
+                    .app_data(Data::new(state.clone()))
+                    .app_data(document.clone())
+                    .app_data(methods.clone())
+                    .wrap(from_fn(edge::answer))
+                    .into_utoipa_app()
+                    .configure(routes)
+                    .into_app()
+                    .configure(pages)
             })
             .workers(WORKERS)
             .disable_signals()
@@ -145,31 +171,34 @@ async fn when_ended(engine: Engine, server: ServerHandle) {
     server.stop(true).await;
 }
 
-/// Every route. A path that is none of these is refused as OpenAI does, and so is a wrong method.
-fn routes(config: &mut ServiceConfig) {
-    let get = || web::route().guard(guard::Any(guard::Get()).or(guard::Head()));
+/// Every route that the OpenAPI document shows. A path that is none of these is refused as OpenAI does, and so is a
+/// wrong method.
+fn routes(config: &mut utoipa_actix_web::service_config::ServiceConfig) {
     config
-        .service(resource("/v1/images/generations", "POST").route(web::post().to(images::generations)))
-        .service(resource("/v1/models", "GET, HEAD").route(get().to(models::list)))
-        .service(resource("/v1/models/{id:.+}", "GET, HEAD").route(get().to(models::retrieve)))
-        .service(resource("/healthz", "GET, HEAD").route(get().to(ops::healthz)))
-        .service(resource("/readyz", "GET, HEAD").route(get().to(ops::readyz)))
-        .service(resource("/metrics", "GET, HEAD").route(get().to(ops::metrics)))
-        .default_service(web::to(unknown));
+        .service(images::generations)
+        .service(models::list)
+        .service(models::retrieve)
+        .service(ops::healthz)
+        .service(ops::readyz)
+        .service(ops::metrics)
+        .service(openapi::show);
 }
 
-/// A path that refuses all methods but those of `allow`.
-fn resource(path: &str, allow: &'static str) -> Resource {
-    web::resource(path).default_service(web::to(move |request: HttpRequest| async move {
-        let message =
-            format!("{} is not allowed on {}; allowed: {allow}", request.method(), shown(request.path()));
-        Err::<HttpResponse, _>(ApiError::new(Fault::Method { allow }, message))
-    }))
+/// What is for people, and what is nowhere.
+fn pages(config: &mut ServiceConfig) {
+    config.service(docs::entrance).service(docs::page).default_service(web::to(unknown));
 }
 
-async fn unknown(request: HttpRequest) -> ApiResult<HttpResponse> {
-    let message = format!("there is no route {} {}", request.method(), shown(request.path()));
-    Err(ApiError::new(Fault::UnknownRoute, message))
+/// Refuses a path that is no route, and a method that the route does not have.
+async fn unknown(request: HttpRequest, methods: Data<Methods>) -> ApiResult<HttpResponse> {
+    let (method, path) = (request.method(), shown(request.path()));
+    Err(match methods.on(request.path()) {
+        Some(allow) => {
+            let message = format!("{method} is not allowed on {path}; allowed: {allow}");
+            ApiError::new(Fault::Method { allow: allow.to_owned() }, message)
+        }
+        None => ApiError::new(Fault::UnknownRoute, format!("there is no route {method} {path}")),
+    })
 }
 
 /// As much of a caller's text as belongs into a message.

@@ -3,5 +3,6 @@
 pub mod bench;
 pub mod generate;
 pub mod models;
+pub mod openapi;
 pub mod serve;
 mod signals;

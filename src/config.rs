@@ -33,6 +33,8 @@ pub enum Command {
         #[command(subcommand)]
         command: ModelsCommand,
     },
+    /// Print the OpenAPI document of the server
+    Openapi,
 }
 
 /// What can be done with models.

@@ -1,4 +1,4 @@
-//! The program: `easel serve | generate | bench | models`.
+//! The program: `easel serve | generate | bench | models | openapi`.
 
 mod cli;
 
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Some(Command::Generate(args)) => cli::generate::run(&args),
         Some(Command::Bench(args)) => cli::bench::run(&args),
         Some(Command::Models { command: ModelsCommand::List }) => cli::models::list(),
+        Some(Command::Openapi) => cli::openapi::print(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,9 +1,10 @@
 //! The objects that answers are made of, with OpenAI's names.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The answer to a request for pictures.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Images {
     /// Unix seconds.
     pub created: u64,
@@ -18,14 +19,14 @@ pub(super) struct Images {
 pub(super) const STRICT_SIZES: [&str; 3] = ["1024x1024", "1024x1536", "1536x1024"];
 
 /// One picture of an answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Image {
     /// The file in base64.
     pub b64_json: String,
 }
 
 /// A model as `/v1/models` shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Model<'a> {
     pub id: &'a str,
     pub object: &'static str,
@@ -35,20 +36,20 @@ pub(super) struct Model<'a> {
 }
 
 /// All models.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Models<'a> {
     pub object: &'static str,
     pub data: Vec<Model<'a>>,
 }
 
 /// The body of every answer that is an error.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ErrorAnswer<'a> {
     pub error: ErrorObject<'a>,
 }
 
 /// OpenAI's error object: all four keys always.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ErrorObject<'a> {
     pub message: &'a str,
     #[serde(rename = "type")]

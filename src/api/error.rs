@@ -23,7 +23,7 @@ pub(super) enum Fault {
     /// The route has other methods.
     Method {
         /// Those that it has, as the `allow` header lists them.
-        allow: &'static str,
+        allow: String,
     },
     /// There is no such model.
     UnknownModel,
@@ -102,11 +102,11 @@ impl ApiError {
     }
 
     fn headers(&self, answer: &mut HttpResponseBuilder) {
-        match self.fault {
+        match &self.fault {
             Fault::Method { allow } => {
-                answer.insert_header((header::ALLOW, allow));
+                answer.insert_header((header::ALLOW, allow.as_str()));
             }
-            Fault::Library(ErrorKind::QueueFull { retry_after }) => come_back(answer, retry_after),
+            Fault::Library(ErrorKind::QueueFull { retry_after }) => come_back(answer, *retry_after),
             Fault::Library(ErrorKind::Unavailable | ErrorKind::DeviceMemory) => come_back(answer, SOON),
             _ => {}
         }
