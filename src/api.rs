@@ -23,6 +23,7 @@ mod ops;
 mod parse;
 mod wire;
 
+use crate::config::ModelAliases;
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -54,17 +55,23 @@ struct State {
 }
 
 /// How the server behaves; the defaults are those of the command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// A request, its wait included; `None` is no limit.
     pub timeout: Option<Duration>,
     /// The requests that the engine has when the server is told to stop.
     pub grace: Duration,
+    /// Names that mean the resident model beside its own.
+    pub model_aliases: ModelAliases,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { timeout: Some(Duration::from_secs(600)), grace: Duration::from_secs(30) }
+        Self {
+            timeout: Some(Duration::from_secs(600)),
+            grace: Duration::from_secs(30),
+            model_aliases: ModelAliases::default(),
+        }
     }
 }
 
@@ -178,6 +185,7 @@ fn routes(config: &mut utoipa_actix_web::service_config::ServiceConfig) {
         .service(images::generations)
         .service(models::list)
         .service(models::retrieve)
+        .service(models::remove)
         .service(ops::healthz)
         .service(ops::readyz)
         .service(ops::metrics)

@@ -1,5 +1,9 @@
 //! The command line: one struct in groups, every variable of the environment named, values checked once.
 
+mod access;
+
+pub use access::{AccessArgs, ModelAliases, Origins, Secret};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -85,6 +89,9 @@ pub struct ServeArgs {
     /// Seconds that requests may go on after the first SIGTERM or SIGINT; a second one ends the program at once
     #[arg(long, env = "EASEL_GRACE", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(..=3600))]
     pub grace: u16,
+    /// Who may call.
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// How log lines are written
     #[arg(long, env = "EASEL_LOG", value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,

@@ -26,6 +26,8 @@ pub enum ErrorKind {
         /// Whole seconds after which a place is likely to be free.
         retry_after: u32,
     },
+    /// The request's time was up before it was done.
+    Timeout,
     /// The engine has ended, or is about to, and takes on nothing.
     Unavailable,
     /// The device has too little memory for the work.

@@ -33,6 +33,8 @@ pub(super) struct Model<'a> {
     /// Unix seconds.
     pub created: u64,
     pub owned_by: &'static str,
+    /// The model that this name means.
+    pub root: &'a str,
 }
 
 /// All models.

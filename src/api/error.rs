@@ -27,6 +27,8 @@ pub(super) enum Fault {
     },
     /// There is no such model.
     UnknownModel,
+    /// The model is not the caller's to delete.
+    NotDeletable,
 }
 
 /// A fault and its sentence.
@@ -56,6 +58,7 @@ fn row(fault: &Fault) -> Row {
                 (429, "rate_limit_error", Some("rate_limit_exceeded"), "queue_full")
             }
             ErrorKind::Cancelled => (499, REQUEST, Some("request_cancelled"), "cancelled"),
+            ErrorKind::Timeout => (504, SERVER, Some("timeout"), "timeout"),
             ErrorKind::Unavailable => (503, BUSY, Some("server_is_overloaded"), "unavailable"),
             ErrorKind::DeviceMemory => (503, BUSY, Some("out_of_memory"), "out_of_memory"),
             ErrorKind::Checkpoint | ErrorKind::Config | ErrorKind::Io | ErrorKind::Internal => {
@@ -69,6 +72,7 @@ fn row(fault: &Fault) -> Row {
         Fault::UnknownRoute => (404, REQUEST, Some("unknown_url"), "unknown_route"),
         Fault::Method { .. } => (405, REQUEST, Some("method_not_supported"), "method"),
         Fault::UnknownModel => (404, REQUEST, Some("model_not_found"), "unknown_model"),
+        Fault::NotDeletable => (403, REQUEST, Some("permission_denied"), "not_deletable"),
     }
 }
 
@@ -88,7 +92,7 @@ impl ApiError {
             Fault::Library(ErrorKind::InvalidParameter { param } | ErrorKind::InvalidImage { param }) => {
                 Some(param)
             }
-            Fault::UnknownModel => Some("model"),
+            Fault::UnknownModel | Fault::NotDeletable => Some("model"),
             _ => None,
         }
     }
@@ -108,9 +112,16 @@ impl ApiError {
             }
             Fault::Library(ErrorKind::QueueFull { retry_after }) => come_back(answer, *retry_after),
             Fault::Library(ErrorKind::Unavailable | ErrorKind::DeviceMemory) => come_back(answer, SOON),
+            // A second attempt would draw as long again, and in vain.
+            Fault::Library(ErrorKind::Timeout) => no_retry(answer),
             _ => {}
         }
     }
+}
+
+/// Tells OpenAI's clients, which try again after 408, 409, 429 and 5xx, that this would not help.
+fn no_retry(answer: &mut HttpResponseBuilder) {
+    answer.insert_header(("x-should-retry", "false"));
 }
 
 /// Seconds after which to ask a server again that loads, drains or is short of memory: nothing measured, but what

@@ -5,6 +5,7 @@ use super::edge::Taken;
 use super::error::ApiResult;
 use super::files::{Files, wire_name};
 use super::ignored::listed;
+use super::models::Resident;
 use super::openapi::DrawingRefusals;
 use super::parse::{self, Asked};
 use super::wire::ImageGeneration;
@@ -32,7 +33,7 @@ pub(super) async fn generations(
     state: Data<State>,
 ) -> ApiResult<HttpResponse> {
     let body = body::json(&http, payload).await?;
-    let asked = parse::generation(&body, state.engine.model()?, fresh_seed())?;
+    let asked = parse::generation(&body, Resident::of(&state)?, fresh_seed())?;
     draw(&http, &state, asked).await
 }
 

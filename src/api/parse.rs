@@ -8,8 +8,7 @@ pub(super) use reply::Reply;
 
 use super::error::ApiResult;
 use super::fields::Fields;
-use super::models;
-use crate::engine::Model;
+use super::models::Resident;
 use crate::error::{Error, Result};
 use crate::request::{GenerateRequest, Prompt, Seed};
 use std::collections::BTreeSet;
@@ -32,10 +31,10 @@ const ELSEWHERE: &[&str] = &["image", "images", "mask"];
 ///
 /// # Errors
 /// If the body is no JSON object, or a field is out of its bounds, of the wrong type, or cannot be honoured.
-pub(super) fn generation(body: &[u8], model: &Model, fresh: Seed) -> ApiResult<Asked> {
+pub(super) fn generation(body: &[u8], resident: Resident, fresh: Seed) -> ApiResult<Asked> {
     let mut fields = Fields::parse(body)?;
     if let Some(name) = fields.text(&["model"], Ok)? {
-        models::check(&name, model)?;
+        resident.check(&name)?;
     }
     let prompt = fields.text(&["prompt"], Prompt::new)?;
     let prompt = prompt.ok_or_else(|| Error::parameter("prompt", "prompt is required"))?;
@@ -43,7 +42,7 @@ pub(super) fn generation(body: &[u8], model: &Model, fresh: Seed) -> ApiResult<A
     let options = options::options(&mut fields)?;
     let reply = reply::reply(&mut fields)?;
     unused::unused(&mut fields)?;
-    let request = options.resolve(prompt, &model.defaults, fresh)?;
+    let request = options.resolve(prompt, &resident.model.defaults, fresh)?;
     Ok(Asked { request, reply, ignored: fields.ignored() })
 }
 

@@ -20,8 +20,11 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let metrics = Metrics::new()?;
     let work = engine::Settings { queue: args.max_queue as usize, rows: args.max_rows.0, remember: true };
     let engine = Engine::start(move || load(&options), work, metrics.clone())?;
-    let settings =
-        api::Settings { timeout: args.timeout.0, grace: Duration::from_secs(u64::from(args.grace)) };
+    let settings = api::Settings {
+        timeout: args.timeout.0,
+        grace: Duration::from_secs(u64::from(args.grace)),
+        model_aliases: args.access.model_aliases.clone(),
+    };
     let server = Server::bind(&args.host.to_string(), args.port, engine, metrics, settings)?;
     tracing::info!("serving on http://{}", server.address()?);
     server.run(told_to_stop(args.grace))?;

@@ -224,7 +224,7 @@ fn a_request_whose_time_is_up_fails_and_others_go_on() {
     let (late, other) =
         (engine.submit(late).unwrap(), engine.submit(submission(request("tree", "2", 2))).unwrap());
     let error = wait(late.finish()).unwrap_err();
-    assert_eq!((error.kind(), error.message().contains("time was up")), (&ErrorKind::Unavailable, true));
+    assert_eq!((error.kind(), error.message().contains("time was up")), (&ErrorKind::Timeout, true));
     assert!(wait(other.finish()).is_ok());
 }
 

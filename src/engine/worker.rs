@@ -146,8 +146,7 @@ impl Floor<'_> {
                 self.take(message);
             }
             for id in self.scheduler.expire(self.now()) {
-                let late =
-                    Error::new(ErrorKind::Unavailable, "the request's time was up before it was drawn");
+                let late = Error::new(ErrorKind::Timeout, "the request's time was up before it was drawn");
                 self.fail(id, late);
             }
             if self.until.is_some_and(|until| Instant::now() >= until) {

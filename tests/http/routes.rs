@@ -22,9 +22,23 @@ fn the_resident_model_is_listed_and_found_by_its_name_and_by_openais() {
     assert_eq!((&model["id"], &model["object"]), (&json!("sketch"), &json!("model")));
     assert!(model["created"].is_u64() && model["owned_by"].is_string(), "{model}");
     assert_eq!(get("/v1/models/sketch").json(), *model);
-    assert_eq!(get("/v1/models/gpt-image-1").json(), *model);
+    let alias = get("/v1/models/gpt-image-1").json();
+    assert_eq!((&alias["id"], &alias["root"]), (&json!("gpt-image-1"), &json!("sketch")));
+    let listed = list["data"].as_array().expect("a list");
+    assert!(listed.contains(&alias), "clients choose from the list: {list}");
+    assert_eq!(listed.iter().filter(|model| model["id"] == "sketch").count(), 1);
     for unknown in ["/v1/models/gpt-4", "/v1/models/a/b", "/v1/models/%ff"] {
         assert_eq!(get(unknown).error(404).0, "model");
+    }
+}
+
+#[test]
+fn a_model_is_not_a_callers_to_delete() {
+    for (name, status) in [("sketch", 403), ("gpt-image-1", 403), ("other", 404)] {
+        let refused = exchange(shared(), &format!("DELETE /v1/models/{name} HTTP/1.1"), b"");
+        let (param, message) = refused.error(status);
+        assert_eq!(param, "model");
+        assert!(message.contains(name), "{message}");
     }
 }
 
@@ -47,7 +61,7 @@ fn unknown_routes_are_404_and_wrong_methods_405_in_the_error_shape() {
         ("PUT", "/v1/images/generations", "POST"),
         ("BREW", "/v1/images/generations", "POST"),
         ("POST", "/v1/models", "GET, HEAD"),
-        ("DELETE", "/v1/models/sketch", "GET, HEAD"),
+        ("POST", "/v1/models/sketch", "GET, HEAD, DELETE"),
         ("POST", "/healthz", "GET, HEAD"),
         ("POST", "/readyz", "GET, HEAD"),
         ("POST", "/metrics", "GET, HEAD"),

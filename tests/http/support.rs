@@ -51,7 +51,7 @@ pub fn serve_until(
 ) -> (SocketAddr, JoinHandle<Result<()>>) {
     let metrics = Metrics::new().expect("the metrics are defined");
     let engine = Engine::start(load, settings, metrics.clone()).expect("the engine starts");
-    let times = api::Settings { timeout: None, grace: PATIENCE };
+    let times = api::Settings { timeout: None, grace: PATIENCE, ..api::Settings::default() };
     let server = Server::bind("127.0.0.1", 0, engine, metrics, times).expect("the system has a free port");
     let address = server.address().expect("the port is known");
     (address, std::thread::spawn(move || server.run(stop)))
