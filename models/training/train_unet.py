@@ -2,7 +2,7 @@
 
 Needs state/vae.pt (train_vae.py) and state/pool.pt (pool.py). All scenes of the pool are rendered and encoded once. An
 interrupted run goes on from state/unet_run.pt; where only the averaged weights of an earlier one (state/mean.pt) are left, it starts
-from those.
+from those, and with --warm from the weights of an exported folder.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from generate import Model
 from networks import Conditioner, Tokens, new_text_encoders, new_unet, scheduler
 from pool import rows
 from render import load_sprites, render
@@ -94,9 +95,13 @@ def checkpoint(state: Path, run: Run) -> None:
 
 
 def begin(args, device: str) -> Run:
-    """A new run; or one that goes on from a checkpoint; or a new one from the averaged weights of an earlier one."""
+    """A new run; or one that goes on from a checkpoint; or a new one from the weights of an earlier one."""
     unet = new_unet().to(device, memory_format=torch.channels_last)
     conditioner = Conditioner(*new_text_encoders()).to(device)
+    if args.warm:
+        exported = Model(args.warm, device)
+        unet.load_state_dict(exported.unet.state_dict())
+        conditioner.load_state_dict(exported.conditioner.state_dict())
     if (args.state / "mean.pt").exists():
         saved = torch.load(args.state / "mean.pt", map_location=device)
         unet.load_state_dict(saved["unet"])
@@ -110,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--state", type=Path, default=Path("state"))
+    parser.add_argument("--warm", type=Path, help="a folder that export.py wrote")
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rate", type=float, default=1e-3)
