@@ -21,12 +21,15 @@ mod models;
 mod openapi;
 mod ops;
 mod parse;
+mod stored;
+mod stream;
 mod wire;
 
-use crate::config::ModelAliases;
+use crate::config::{ModelAliases, PublicUrl};
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
+use crate::output::Store;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::rt::time::timeout;
@@ -49,6 +52,7 @@ struct State {
     engine: Engine,
     metrics: Metrics,
     callers: Callers,
+    store: Store,
     settings: Settings,
     /// When the server began, in Unix seconds.
     since: u64,
@@ -63,6 +67,14 @@ pub struct Settings {
     pub grace: Duration,
     /// Names that mean the resident model beside its own.
     pub model_aliases: ModelAliases,
+    /// Where pictures are kept that callers fetch: see [`Store::open`].
+    pub storage: Option<String>,
+    /// How long they are kept.
+    pub url_lifetime: Duration,
+    /// How callers reach the server; `None` is by the host that a request names.
+    pub public_url: Option<PublicUrl>,
+    /// How long the reader of a stream is left without a byte.
+    pub keep_alive: Duration,
 }
 
 impl Default for Settings {
@@ -71,6 +83,10 @@ impl Default for Settings {
             timeout: Some(Duration::from_secs(600)),
             grace: Duration::from_secs(30),
             model_aliases: ModelAliases::default(),
+            storage: None,
+            url_lifetime: Duration::from_secs(3600),
+            public_url: None,
+            keep_alive: Duration::from_secs(15),
         }
     }
 }
@@ -92,14 +108,17 @@ const LAST_ANSWERS: Duration = Duration::from_secs(10);
 const LAST_STEP: Duration = Duration::from_secs(10);
 
 impl Server {
-    /// Takes the address; port 0 lets the system choose one.
+    /// Takes the address; port 0 lets the system choose one. Opens the store.
     ///
     /// # Errors
-    /// If the host is unknown, or the port is taken or not allowed.
+    /// If the host is unknown, the port is taken or not allowed, or the store cannot be used.
     pub fn bind(host: &str, port: u16, engine: Engine, metrics: Metrics, settings: Settings) -> Result<Self> {
         let listener = TcpListener::bind((host, port))
             .map_err(|cause| Error::config(format!("cannot listen on {host}:{port}: {cause}")))?;
-        let state = State { engine, metrics, callers: Callers::default(), settings, since: now() };
+        // Another part of the process may have chosen one before; any will do.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let store = Store::open(settings.storage.as_deref(), settings.url_lifetime)?;
+        let state = State { engine, metrics, callers: Callers::default(), store, settings, since: now() };
         Ok(Self { listener, state })
     }
 
@@ -120,6 +139,7 @@ impl Server {
         let Self { listener, state } = self;
         let (engine, grace) = (state.engine.clone(), state.settings.grace);
         let served = rt::System::new().block_on(async {
+            rt::spawn(stored::sweep(state.clone()));
             let document = document();
             let methods = Data::new(Methods::of(&document));
             let document = Data::new(document);
@@ -183,6 +203,7 @@ async fn when_ended(engine: Engine, server: ServerHandle) {
 fn routes(config: &mut utoipa_actix_web::service_config::ServiceConfig) {
     config
         .service(images::generations)
+        .service(stored::image)
         .service(models::list)
         .service(models::retrieve)
         .service(models::remove)

@@ -1,8 +1,12 @@
 //! The command line: one struct in groups, every variable of the environment named, values checked once.
 
 mod access;
+mod public_url;
+mod storage;
 
 pub use access::{AccessArgs, ModelAliases, Origins, Secret};
+pub use public_url::PublicUrl;
+pub use storage::StorageArgs;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
@@ -92,6 +96,9 @@ pub struct ServeArgs {
     /// Who may call.
     #[command(flatten)]
     pub access: AccessArgs,
+    /// Where pictures are kept.
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// How log lines are written
     #[arg(long, env = "EASEL_LOG", value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,
@@ -256,6 +263,8 @@ mod tests {
             ("--timeout", "1.5", "whole number of seconds"),
             ("--grace", "3601", "3600"),
             ("--max-queue", "0", "1"),
+            ("--url-lifetime", "604801", "604800"),
+            ("--public-url", "example.org", "https://HOST"),
         ] {
             let refused = served(&[name, value]).unwrap_err();
             assert!(refused.contains(bound) && refused.contains(value), "{refused}");

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     DeviceMemory,
     /// Reading or writing a file failed.
     Io,
+    /// The store of pictures cannot be written or read.
+    Storage,
     /// A fault of the program or the device.
     Internal,
 }

@@ -1,6 +1,6 @@
 //! Every metric, one field each; a field's help text is what its doc comment says.
 //!
-//! The device thread and the HTTP middleware record here, and nobody else. Labels are bounded: routes are the
+//! The device thread, the HTTP middleware and the store's handlers record here, and nobody else. Labels are bounded: routes are the
 //! registered patterns, rows at most the device's budget.
 
 use crate::error::{Error, Result};
@@ -42,6 +42,10 @@ pub struct Metrics {
     pub cancelled: IntCounter,
     /// Requests refused before any work, by reason.
     pub rejected: IntCounterVec,
+    /// Bytes of pictures that were kept for callers who fetch them.
+    pub stored_bytes: IntCounter,
+    /// Failures of the store of pictures, by operation: write, read, sweep.
+    pub storage_failures: IntCounterVec,
     /// Look-ups of a prompt's conditioning, by result: hit, miss.
     pub prompt_cache: IntCounterVec,
     /// The resident model: always 1, its facts are in the labels.
@@ -121,6 +125,13 @@ impl Metrics {
                 "Requests refused before any work",
                 &["reason"],
             )?,
+            stored_bytes: new
+                .counter("easel_stored_bytes_total", "Bytes of pictures kept for callers who fetch them")?,
+            storage_failures: new.counters(
+                "easel_storage_failures_total",
+                "Failures of the store of pictures",
+                &["operation"],
+            )?,
             prompt_cache: new.counters(
                 "easel_prompt_cache_total",
                 "Look-ups of a prompt's conditioning",
@@ -159,6 +170,7 @@ mod tests {
         metrics.step_seconds.with_label_values(&["2"]).observe(0.1);
         metrics.stage_seconds.with_label_values(&["decode"]).observe(0.1);
         metrics.rejected.with_label_values(&["queue_full"]).inc();
+        metrics.storage_failures.with_label_values(&["write"]).inc();
         metrics.prompt_cache.with_label_values(&["hit"]).inc();
         metrics.model_info.with_label_values(&["sketch", "cpu", "f32"]).set(1);
         let text = String::from_utf8(metrics.text().expect("it is written")).expect("it is text");
@@ -174,6 +186,8 @@ mod tests {
             "easel_images_total 0",
             "easel_cancelled_total 0",
             "easel_rejected_total{reason=\"queue_full\"} 1",
+            "easel_stored_bytes_total 0",
+            "easel_storage_failures_total{operation=\"write\"} 1",
             "easel_prompt_cache_total{result=\"hit\"} 1",
             "easel_model_info{device=\"cpu\",dtype=\"f32\",model=\"sketch\"} 1",
             "easel_device_memory_bytes 0",

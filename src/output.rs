@@ -1,17 +1,22 @@
 //! Pixels to bytes, and the reading of pictures that come in.
 //!
 //! [`encode()`] writes a picture as PNG, JPEG or WebP, with the [`Parameters`] that drew it inside;
-//! [`read_parameters`] takes them out again. [`read_picture`] and [`read_mask`] decode what a request brings.
+//! [`read_parameters`] takes them out again. [`read_picture`] and [`read_mask`] decode what a request brings. A
+//! [`Store`] keeps files for callers who fetch them by their address.
 
 mod embed;
 mod encode;
 mod metadata;
 mod read;
+#[cfg(feature = "server")]
+mod store;
 
 pub use embed::read_parameters;
 pub use encode::{Format, Quality, encode};
 pub use metadata::Parameters;
 pub use read::{Limits, read_mask, read_picture};
+#[cfg(feature = "server")]
+pub use store::{Name, Store};
 
 #[cfg(test)]
 mod tests {

@@ -22,7 +22,41 @@ pub(super) const STRICT_SIZES: [&str; 3] = ["1024x1024", "1024x1536", "1536x1024
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Image {
     /// The file in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub b64_json: Option<String>,
+    /// Where the file is fetched, until its time is up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+impl Image {
+    /// A picture whose file comes with the answer.
+    pub fn of(b64_json: String) -> Self {
+        Self { b64_json: Some(b64_json), url: None }
+    }
+
+    /// A picture whose file is fetched.
+    pub fn at(url: String) -> Self {
+        Self { b64_json: None, url: Some(url) }
+    }
+}
+
+/// An event of a stream: a preview, or the picture itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StreamEvent {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The file in base64.
     pub b64_json: String,
+    /// Unix seconds.
+    pub created_at: u64,
+    pub size: String,
+    pub quality: &'static str,
+    pub background: &'static str,
+    pub output_format: &'static str,
+    /// Which preview, from 0; none for the picture itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial_image_index: Option<u32>,
 }
 
 /// A model as `/v1/models` shows it.

@@ -10,8 +10,10 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data};
-use actix_web::{Error, HttpMessage};
+use actix_web::{Error, HttpMessage, ResponseError};
+use std::cell::RefCell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -38,6 +40,31 @@ pub(super) struct Taken {
     pub output: Option<Duration>,
 }
 
+/// How a streamed answer ends. Whoever writes it leaves a clone in its request's extensions, and tells before the last
+/// byte; a stream that is dropped untold is one whose reader left.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ending(Rc<RefCell<Option<Ended>>>);
+
+#[derive(Debug, Clone)]
+struct Ended {
+    answered: Answered,
+    output: Option<Duration>,
+}
+
+impl Ending {
+    /// The stream is whole; its last file took `output`.
+    pub fn whole(&self, output: Duration) {
+        let answered = Answered { status: StatusCode::OK.as_u16(), error: None };
+        self.0.replace(Some(Ended { answered, output: Some(output) }));
+    }
+
+    /// The stream ends with an error.
+    pub fn failed(&self, error: &ApiError) {
+        let answered = Answered { status: error.status_code().as_u16(), error: Some(error.to_string()) };
+        self.0.replace(Some(Ended { answered, output: None }));
+    }
+}
+
 /// Answers a request and puts the common headers on the answer.
 pub(super) async fn answer(
     state: Data<State>,
@@ -52,10 +79,14 @@ pub(super) async fn answer(
         route: request.match_pattern().unwrap_or_else(|| "unknown".into()),
         began: Instant::now(),
         answered: None,
+        ending: None,
     };
     let mut response = next.call(request).await?.map_into_boxed_body();
     let taken = response.request().extensions().get::<Taken>().copied();
-    exchange.answer(response.status(), response.response().error(), taken);
+    exchange.ending = response.request().extensions_mut().remove::<Ending>();
+    if exchange.ending.is_none() {
+        exchange.answer(response.status(), response.response().error(), taken);
+    }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&exchange.id) {
         headers.insert(REQUEST_ID, id);
@@ -65,7 +96,7 @@ pub(super) async fn answer(
     }
     headers.insert(PROCESSING_MS, HeaderValue::from(ms(exchange.began.elapsed())));
     headers.insert(VERSION, SPOKEN);
-    Ok(response.map_body(|_, body| BoxBody::new(Sent { body, _exchange: exchange })))
+    Ok(response.map_body(|_, body| BoxBody::new(Sent { body, exchange })))
 }
 
 /// Whole milliseconds.
@@ -82,9 +113,12 @@ struct Exchange {
     route: String,
     began: Instant,
     answered: Option<Answered>,
+    /// Where a stream tells its end.
+    ending: Option<Ending>,
 }
 
 /// How a request was answered.
+#[derive(Debug, Clone)]
 struct Answered {
     status: u16,
     error: Option<String>,
@@ -97,11 +131,23 @@ impl Exchange {
         if let Some(refused) = refused {
             self.metrics.rejected.with_label_values(&[refused.reason()]).inc();
         }
-        if let Some(output) = taken.and_then(|taken| taken.output) {
+        let answered = Answered { status: status.as_u16(), error: error.map(ToString::to_string) };
+        self.record(Ended { answered, output: taken.and_then(|taken| taken.output) });
+    }
+
+    /// Records a stream that has told its end, before its reader learns of it.
+    fn end(&mut self) {
+        if let Some(ended) = self.ending.take().and_then(|ending| ending.0.take()) {
+            self.record(ended);
+        }
+    }
+
+    fn record(&mut self, Ended { answered, output }: Ended) {
+        if let Some(output) = output {
             self.metrics.stage_seconds.with_label_values(&["output"]).observe(output.as_secs_f64());
         }
-        self.count(status.as_u16());
-        self.answered = Some(Answered { status: status.as_u16(), error: error.map(ToString::to_string) });
+        self.count(answered.status);
+        self.answered = Some(answered);
     }
 
     fn count(&self, status: u16) {
@@ -135,7 +181,7 @@ impl Drop for Exchange {
 /// A body that keeps its exchange until all of it is sent.
 struct Sent {
     body: BoxBody,
-    _exchange: Exchange,
+    exchange: Exchange,
 }
 
 impl MessageBody for Sent {
@@ -149,6 +195,11 @@ impl MessageBody for Sent {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_next(context)
+        let Self { body, exchange } = self.get_mut();
+        let next = Pin::new(body).poll_next(context);
+        if matches!(next, Poll::Ready(None)) {
+            exchange.end();
+        }
+        next
     }
 }

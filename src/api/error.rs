@@ -29,6 +29,10 @@ pub(super) enum Fault {
     UnknownModel,
     /// The model is not the caller's to delete.
     NotDeletable,
+    /// There is no such stored picture, or no longer.
+    UnknownImage,
+    /// The request does not say which host it asks, and the answer must.
+    Host,
 }
 
 /// A fault and its sentence.
@@ -64,6 +68,7 @@ fn row(fault: &Fault) -> Row {
             ErrorKind::Checkpoint | ErrorKind::Config | ErrorKind::Io | ErrorKind::Internal => {
                 (500, SERVER, None, "internal")
             }
+            ErrorKind::Storage => (500, SERVER, Some("storage_failed"), "storage"),
         },
         Fault::Body => (400, REQUEST, None, "invalid_body"),
         Fault::SlowBody => (408, REQUEST, Some("request_timeout"), "slow_body"),
@@ -73,6 +78,8 @@ fn row(fault: &Fault) -> Row {
         Fault::Method { .. } => (405, REQUEST, Some("method_not_supported"), "method"),
         Fault::UnknownModel => (404, REQUEST, Some("model_not_found"), "unknown_model"),
         Fault::NotDeletable => (403, REQUEST, Some("permission_denied"), "not_deletable"),
+        Fault::UnknownImage => (404, REQUEST, Some("image_not_found"), "unknown_image"),
+        Fault::Host => (400, REQUEST, Some("invalid_host"), "host"),
     }
 }
 
@@ -99,10 +106,21 @@ impl ApiError {
 
     /// The sentence for the caller. What broke inside stays in the log: it may name files, and no caller can mend it.
     fn sentence(&self, status: StatusCode) -> &str {
+        if self.fault == Fault::Library(ErrorKind::Storage) {
+            return "the server cannot keep or read the picture's file; response_format b64_json needs no store. Its \
+                    log names the cause under this answer's x-request-id";
+        }
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             return "the server failed; its log names the cause under this answer's x-request-id";
         }
         &self.message
+    }
+
+    /// The body that tells of it.
+    pub(super) fn answer(&self) -> ErrorAnswer<'_> {
+        let (_, kind, code, _) = row(&self.fault);
+        let message = self.sentence(self.status_code());
+        ErrorAnswer { error: ErrorObject { message, kind, param: self.param(), code } }
     }
 
     fn headers(&self, answer: &mut HttpResponseBuilder) {
@@ -114,6 +132,8 @@ impl ApiError {
             Fault::Library(ErrorKind::Unavailable | ErrorKind::DeviceMemory) => come_back(answer, SOON),
             // A second attempt would draw as long again, and in vain.
             Fault::Library(ErrorKind::Timeout) => no_retry(answer),
+            // The picture was drawn, and a client that tries again has it drawn again.
+            Fault::Library(ErrorKind::Storage) => no_retry(answer),
             _ => {}
         }
     }
@@ -146,12 +166,9 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let (_, kind, code, _) = row(&self.fault);
-        let status = self.status_code();
-        let mut answer = HttpResponse::build(status);
+        let mut answer = HttpResponse::build(self.status_code());
         self.headers(&mut answer);
-        let error = ErrorObject { message: self.sentence(status), kind, param: self.param(), code };
-        answer.json(ErrorAnswer { error })
+        answer.json(self.answer())
     }
 }
 

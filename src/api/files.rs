@@ -1,9 +1,9 @@
 //! Pictures as the files of an answer.
 
-use super::dto::Image;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output::{Format, Parameters, encode};
 use crate::request::{GenerateRequest, Picture};
+use actix_web::web;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::time::{Duration, Instant};
@@ -17,16 +17,31 @@ pub(super) struct Files {
 
 impl Files {
     /// The files, and how long they took.
-    pub(super) fn of(&self, pictures: &[Picture]) -> Result<(Vec<Image>, Duration)> {
+    pub(super) fn of(&self, pictures: &[Picture]) -> Result<(Vec<Vec<u8>>, Duration)> {
         let began = Instant::now();
-        let file = |(image, picture): (u32, &Picture)| {
-            let parameters = Parameters::of(&self.request, &self.model, image).to_text();
-            let bytes = encode(picture, self.format, Some(&parameters))?;
-            Ok(Image { b64_json: STANDARD.encode(bytes) })
-        };
-        let files = (0..).zip(pictures).map(file).collect::<Result<_>>()?;
+        let files =
+            (0..).zip(pictures).map(|(image, picture)| self.one(picture, image)).collect::<Result<_>>()?;
         Ok((files, began.elapsed()))
     }
+
+    /// The file of the request's picture `image`, or of a preview of it.
+    pub(super) fn one(&self, picture: &Picture, image: u32) -> Result<Vec<u8>> {
+        let parameters = Parameters::of(&self.request, &self.model, image).to_text();
+        encode(picture, self.format, Some(&parameters))
+    }
+}
+
+/// Does `work` on a thread where it holds up no other caller.
+///
+/// # Errors
+/// If it breaks off.
+pub(super) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    web::block(work).await.map_err(|cause| Error::internal(format!("the pictures were not encoded: {cause}")))
+}
+
+/// A file as JSON carries it.
+pub(super) fn base64(file: &[u8]) -> String {
+    STANDARD.encode(file)
 }
 
 /// OpenAI's name of a format.

@@ -1,20 +1,21 @@
 //! `/v1/images`: from a body to pictures in an answer.
 
-use super::dto::{Images, STRICT_SIZES};
+use super::dto::{Image, Images, STRICT_SIZES};
 use super::edge::Taken;
 use super::error::ApiResult;
-use super::files::{Files, wire_name};
+use super::files::{Files, apart, base64, wire_name};
 use super::ignored::listed;
 use super::models::Resident;
 use super::openapi::DrawingRefusals;
-use super::parse::{self, Asked};
+use super::parse::{self, Asked, Delivery};
+use super::stream::{Events, Stream};
 use super::wire::ImageGeneration;
-use super::{State, body, now};
+use super::{State, body, now, stored};
 use crate::engine::{Drawn, Submission};
-use crate::error::Error;
 use crate::request::Seed;
-use actix_web::web::{self, Data, Payload};
+use actix_web::web::{Data, Payload};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, post};
+use std::sync::Arc;
 
 /// `POST /v1/images/generations`.
 #[utoipa::path(
@@ -41,29 +42,38 @@ pub(super) async fn generations(
 /// drawing stops.
 async fn draw(http: &HttpRequest, state: &State, asked: Asked) -> ApiResult<HttpResponse> {
     let Asked { request, reply, ignored } = asked;
-    let (seed, size, format) = (request.seed, request.size.to_string(), reply.format);
-    let files = Files { request: request.clone(), model: state.engine.model()?.name.clone(), format };
-    let ticket = state.engine.submit(Submission {
-        request,
-        caller: state.callers.number(http),
-        previews: 0,
-        timeout: state.settings.timeout,
-    })?;
-    http.extensions_mut().insert(Taken::default());
-    let Drawn { pictures, waited } = ticket.finish().await?;
-    let (data, output) = web::block(move || files.of(&pictures))
-        .await
-        .map_err(|cause| Error::internal(format!("the pictures were not encoded: {cause}")))??;
-    http.extensions_mut().insert(Taken { waited: Some(waited), output: Some(output) });
+    let (previews, base) = match reply.delivery {
+        Delivery::Stream { previews } => (previews, None),
+        Delivery::Url => (0, Some(stored::base(http, state)?)),
+        Delivery::Base64 => (0, None),
+    };
+    let size = request.size.to_string();
     let mut answer = HttpResponse::Ok();
-    answer.insert_header(("easel-seed", seed.to_string()));
+    answer.insert_header(("easel-seed", request.seed.to_string()));
     if !ignored.is_empty() {
         answer.insert_header(("easel-ignored", listed(&ignored)));
     }
+    let model = state.engine.model()?.name.clone();
+    let files = Arc::new(Files { request: request.clone(), model, format: reply.format });
+    let (caller, timeout) = (state.callers.number(http), state.settings.timeout);
+    let ticket = state.engine.submit(Submission { request, caller, previews, timeout })?;
+    http.extensions_mut().insert(Taken::default());
+    if let Delivery::Stream { .. } = reply.delivery {
+        let events = Events::on(http.path());
+        let stream = Stream { ticket, files, events, keep_alive: state.settings.keep_alive };
+        return stream.answer(http, answer).await;
+    }
+    let Drawn { pictures, waited } = ticket.finish().await?;
+    let (files, output) = apart(move || files.of(&pictures)).await??;
+    http.extensions_mut().insert(Taken { waited: Some(waited), output: Some(output) });
+    let data = match base {
+        Some(base) => stored::keep(state, &base, files, reply.format).await?,
+        None => apart(move || files.iter().map(|file| Image::of(base64(file))).collect()).await?,
+    };
     Ok(answer.json(Images {
         created: now(),
         data,
-        output_format: wire_name(format),
+        output_format: wire_name(reply.format),
         size: STRICT_SIZES.into_iter().find(|strict| *strict == size),
     }))
 }

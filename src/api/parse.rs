@@ -4,7 +4,7 @@ mod options;
 mod reply;
 mod unused;
 
-pub(super) use reply::Reply;
+pub(super) use reply::{Delivery, Reply};
 
 use super::error::ApiResult;
 use super::fields::Fields;
@@ -43,6 +43,7 @@ pub(super) fn generation(body: &[u8], resident: Resident, fresh: Seed) -> ApiRes
     let reply = reply::reply(&mut fields)?;
     unused::unused(&mut fields)?;
     let request = options.resolve(prompt, &resident.model.defaults, fresh)?;
+    reply.allows(request.count)?;
     Ok(Asked { request, reply, ignored: fields.ignored() })
 }
 

@@ -24,6 +24,10 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         timeout: args.timeout.0,
         grace: Duration::from_secs(u64::from(args.grace)),
         model_aliases: args.access.model_aliases.clone(),
+        storage: args.storage.storage.clone(),
+        url_lifetime: Duration::from_secs(u64::from(args.storage.url_lifetime)),
+        public_url: args.storage.public_url.clone(),
+        ..api::Settings::default()
     };
     let server = Server::bind(&args.host.to_string(), args.port, engine, metrics, settings)?;
     tracing::info!("serving on http://{}", server.address()?);

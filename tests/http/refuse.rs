@@ -67,8 +67,7 @@ fn a_prompt_is_needed_and_bounded() {
 
 #[test]
 fn what_cannot_be_honoured_is_refused_by_name() {
-    refused("response_format", json!("url"), &["not supported yet", "b64_json"]);
-    refused("stream", json!(true), &["not supported yet"]);
+    refused("response_format", json!("file"), &["url or b64_json", "file"]);
     refused("strength", json!(0.5), &["needs an image"]);
     refused("image", json!("data:image/png;base64,"), &["no parameter of this route"]);
     refused("output_compression", json!(50), &["png"]);

@@ -1,75 +1,11 @@
 //! The real program, told to stop.
 
-use crate::support::{GENERATIONS, Samples, eventually, exchange, quick, receive, send};
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
-
-/// `easel serve` as a process of its own, ended with the test.
-struct Program {
-    child: Child,
-    server: SocketAddr,
-}
-
-impl Program {
-    /// Starts the program and waits until it is ready.
-    fn start(options: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_easel"))
-            .args(["serve", "--port", "0"])
-            .args(options)
-            .env("RUST_LOG", "info")
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("easel runs");
-        let mut log = BufReader::new(child.stderr.take().expect("its log is piped")).lines();
-        let address = log.by_ref().find_map(|line| {
-            let line = line.expect("the log is text");
-            line.split_once("serving on http://").map(|(_, address)| address.to_owned())
-        });
-        // A pipe that nobody reads fills up and stops the program.
-        std::thread::spawn(move || log.for_each(drop));
-        let server = address.expect("it says where it serves").parse().expect("an address");
-        let program = Self { child, server };
-        eventually("the program is ready", || program.readiness() == Some(200));
-        program
-    }
-
-    fn readiness(&self) -> Option<u16> {
-        TcpStream::connect(self.server).ok()?;
-        Some(exchange(self.server, "GET /readyz HTTP/1.1", b"").status)
-    }
-
-    fn ask(&self, fields: Value) -> TcpStream {
-        send(self.server, GENERATIONS, quick(fields).to_string().as_bytes())
-    }
-
-    fn signal(&self, name: &str) {
-        let told = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
-        assert!(told.expect("kill runs").success());
-    }
-
-    /// Waits for the program's end, at most so long.
-    #[track_caller]
-    fn end(&mut self, most: Duration) -> ExitStatus {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("the program can be waited for") {
-                return status;
-            }
-            assert!(began.elapsed() < most, "the program goes on");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
+use crate::program::Program;
+use crate::support::{Samples, eventually, exchange, receive};
+use serde_json::json;
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
 
 #[test]
 fn sigterm_loses_no_request_that_fits_into_the_grace_time_and_refuses_new_ones() {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -51,8 +52,37 @@ pub fn serve_until(
 ) -> (SocketAddr, JoinHandle<Result<()>>) {
     let metrics = Metrics::new().expect("the metrics are defined");
     let engine = Engine::start(load, settings, metrics.clone()).expect("the engine starts");
-    let times = api::Settings { timeout: None, grace: PATIENCE, ..api::Settings::default() };
-    let server = Server::bind("127.0.0.1", 0, engine, metrics, times).expect("the system has a free port");
+    let times = api::Settings { timeout: None, grace: PATIENCE, ..stored_in(&common_store()) };
+    bind(engine, metrics, times, stop)
+}
+
+/// A ready server with the bundled model, an engine and an API of the given settings.
+pub fn serve_as(settings: Settings, api: api::Settings) -> SocketAddr {
+    let metrics = Metrics::new().expect("the metrics are defined");
+    let load = || Pipeline::load(&LoadOptions::sketch());
+    let engine = Engine::start(load, settings, metrics.clone()).expect("the engine starts");
+    let (address, _) = bind(engine, metrics, api, std::future::pending());
+    eventually("the server is ready", || exchange(address, "GET /readyz HTTP/1.1", b"").status == 200);
+    address
+}
+
+/// Settings with a store in `folder`.
+pub fn stored_in(folder: &Path) -> api::Settings {
+    api::Settings { storage: Some(folder.display().to_string()), ..api::Settings::default() }
+}
+
+/// The store of all servers that do not mind.
+pub fn common_store() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("store")
+}
+
+fn bind(
+    engine: Engine,
+    metrics: Metrics,
+    settings: api::Settings,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> (SocketAddr, JoinHandle<Result<()>>) {
+    let server = Server::bind("127.0.0.1", 0, engine, metrics, settings).expect("the system has a free port");
     let address = server.address().expect("the port is known");
     (address, std::thread::spawn(move || server.run(stop)))
 }
@@ -125,6 +155,23 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// The body of an answer whose length its head did not tell, out of its chunks.
+    #[track_caller]
+    pub fn chunks(&self) -> String {
+        assert_eq!(self.header("transfer-encoding"), Some("chunked"), "{}", self.text());
+        let (mut rest, mut body) = (self.body.as_slice(), Vec::new());
+        loop {
+            let end = rest.windows(2).position(|two| two == b"\r\n").expect("a chunk has a size");
+            let size = std::str::from_utf8(&rest[..end]).expect("digits");
+            let size = usize::from_str_radix(size, 16).expect("a hexadecimal number");
+            if size == 0 {
+                return String::from_utf8(body).expect("the body is text");
+            }
+            body.extend_from_slice(&rest[end + 2..end + 2 + size]);
+            rest = &rest[end + 4 + size..];
+        }
+    }
+
     /// The error's `param` and `message`; fails where the answer is not OpenAI's error object with all four keys.
     #[track_caller]
     pub fn error(&self, status: u16) -> (Value, String) {
@@ -161,9 +208,13 @@ pub fn send(server: SocketAddr, head: &str, body: &[u8]) -> TcpStream {
 
 /// As [`send`], with the headers that frame the body already in `head`.
 pub fn send_framed(server: SocketAddr, head: &str, body: &[u8]) -> TcpStream {
+    send_to("test", server, head, body)
+}
+
+fn send_to(host: &str, server: SocketAddr, head: &str, body: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(server).expect("the server listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-    let head = format!("{head}\r\nhost: test\r\nconnection: close\r\n\r\n");
+    let head = format!("{head}\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).expect("the head is sent");
     // A server may refuse a body before it has read all of it.
     stream.write_all(body).ok();
@@ -189,6 +240,11 @@ pub fn exchange(server: SocketAddr, head: &str, body: &[u8]) -> Answer {
     receive(send(server, head, body))
 }
 
+/// As [`exchange`], with `host` for the server's name.
+pub fn exchange_at(host: &str, server: SocketAddr, head: &str, body: &[u8]) -> Answer {
+    receive(send_to(host, server, &format!("{head}\r\ncontent-length: {}", body.len()), body))
+}
+
 /// The head of a request for pictures.
 pub const GENERATIONS: &str = "POST /v1/images/generations HTTP/1.1\r\ncontent-type: application/json";
 
@@ -204,8 +260,10 @@ pub fn draw(fields: Value) -> Answer {
 
 /// A request for a picture that takes a moment, with `fields` in place of, or beside, its own.
 pub fn quick(fields: Value) -> Value {
-    let mut body =
-        json!({"prompt": "red apple", "size": "64x64", "steps": 2, "guidance_scale": 1, "seed": 7});
+    let mut body = json!({
+        "prompt": "red apple", "size": "64x64", "steps": 2, "guidance_scale": 1, "seed": 7,
+        "response_format": "b64_json"
+    });
     for (name, value) in fields.as_object().expect("fields are an object") {
         body[name] = value.clone();
     }

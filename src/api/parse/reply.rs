@@ -4,22 +4,40 @@ use crate::api::fields::Fields;
 use crate::api::shown;
 use crate::error::{Error, Result};
 use crate::output::{Format, Quality};
+use crate::request::Count;
 
 /// How the pictures of a request come back.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::api) struct Reply {
     /// What a picture is written as.
     pub format: Format,
+    /// By which way its file comes.
+    pub delivery: Delivery,
 }
+
+/// By which way files come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::api) enum Delivery {
+    /// Kept, and fetched by their addresses.
+    Url,
+    /// Within the answer, in base64.
+    Base64,
+    /// As events: some previews, and then the picture, all in base64.
+    Stream {
+        /// How many previews.
+        previews: u32,
+    },
+}
+
+/// The most previews of a stream.
+const MOST_PREVIEWS: u32 = 3;
 
 /// Takes the fields that say how pictures come back.
 ///
 /// # Errors
 /// If one is out of its bounds, of the wrong type, or cannot be honoured.
 pub(super) fn reply(fields: &mut Fields) -> Result<Reply> {
-    let format = format(fields)?;
-    refuse(fields)?;
-    Ok(Reply { format })
+    Ok(Reply { format: format(fields)?, delivery: delivery(fields)? })
 }
 
 fn format(fields: &mut Fields) -> Result<Format> {
@@ -35,24 +53,47 @@ fn format(fields: &mut Fields) -> Result<Format> {
     format.map_or_else(|| Format::named("png", quality), Ok)
 }
 
-/// Refuses what would make another answer than the one that comes.
-fn refuse(fields: &mut Fields) -> Result<()> {
-    if fields.flag("stream")? == Some(true) {
-        return Err(Error::parameter(
-            "stream",
-            "stream is not supported yet; send false, or leave stream out",
-        ));
-    }
-    fields.text(&["response_format"], |format| match format.as_str() {
-        "b64_json" => Ok(()),
-        "url" => Err(Error::parameter(
-            "response_format",
-            "response_format url is not supported yet; send b64_json, or leave response_format out",
-        )),
+fn delivery(fields: &mut Fields) -> Result<Delivery> {
+    let asked = fields.text(&["response_format"], |format| match format.as_str() {
+        "b64_json" => Ok(Delivery::Base64),
+        "url" => Ok(Delivery::Url),
         other => Err(Error::parameter(
             "response_format",
-            format!("response_format must be b64_json; got '{}'", shown(other)),
+            format!("response_format must be url or b64_json; got '{}'", shown(other)),
         )),
     })?;
-    Ok(())
+    let previews = fields.whole(&["partial_images"], |text| match text.parse() {
+        Ok(value @ 0..=MOST_PREVIEWS) => Ok(value),
+        _ => Err(Error::parameter(
+            "partial_images",
+            format!("partial_images must be a whole number from 0 to {MOST_PREVIEWS}; got {}", shown(text)),
+        )),
+    })?;
+    let previews = previews.unwrap_or(0);
+    if fields.flag("stream")? == Some(true) {
+        if asked == Some(Delivery::Url) {
+            fields.ignore("response_format");
+        }
+        return Ok(Delivery::Stream { previews });
+    }
+    if previews > 0 {
+        fields.ignore("partial_images");
+    }
+    Ok(asked.unwrap_or(Delivery::Url))
+}
+
+impl Reply {
+    /// Whether so many pictures can come back like this: a stream brings one, as OpenAI's do, whose events do not say
+    /// to which picture they belong.
+    ///
+    /// # Errors
+    /// If they cannot.
+    pub(super) fn allows(&self, count: Count) -> Result<()> {
+        match (self.delivery, count.get()) {
+            (Delivery::Stream { .. }, 2..) => {
+                Err(Error::parameter("n", format!("n must be 1 in a stream; got {}", count.get())))
+            }
+            _ => Ok(()),
+        }
+    }
 }

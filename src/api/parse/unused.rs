@@ -25,9 +25,6 @@ const UNUSED: &[Unused] = &[
     Unused { name: "user", known: &[], honoured: &[] },
 ];
 
-/// The most previews that OpenAI sends.
-const MOST_PREVIEWS: i64 = 3;
-
 /// Checks and names the fields that change nothing here.
 ///
 /// # Errors
@@ -44,16 +41,6 @@ pub(super) fn unused(fields: &mut Fields) -> Result<()> {
         if given.is_some_and(|text| !honoured.contains(&text.as_str())) {
             fields.ignore(name);
         }
-    }
-    let previews = fields.whole(&["partial_images"], |text| match text.parse() {
-        Ok(value @ 0..=MOST_PREVIEWS) => Ok(value),
-        _ => Err(Error::parameter(
-            "partial_images",
-            format!("partial_images must be a whole number from 0 to {MOST_PREVIEWS}; got {}", shown(text)),
-        )),
-    })?;
-    if previews.is_some_and(|previews| previews > 0) {
-        fields.ignore("partial_images");
     }
     Ok(())
 }
