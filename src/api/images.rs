@@ -1,6 +1,6 @@
 //! `/v1/images`: from a body to pictures in an answer.
 
-use super::dto::{Image, Images, STRICT_SIZES};
+use super::dto::{Image, Images, STRICT_SIZES, StreamEvent};
 use super::edge::Taken;
 use super::error::ApiResult;
 use super::files::{Files, apart, base64, wire_name};
@@ -24,7 +24,14 @@ use std::sync::Arc;
     tag = "images",
     summary = "Draw pictures of a prompt",
     request_body(content = ImageGeneration, example = json!({"prompt": "a red heart on a yellow background, 3d style", "seed": 7})),
-    responses((status = 200, description = "The pictures", body = Images), DrawingRefusals),
+    responses(
+        (
+            status = 200,
+            description = "The pictures; with `stream`, events",
+            content((Images = "application/json"), (StreamEvent = "text/event-stream"))
+        ),
+        DrawingRefusals
+    ),
     security((), ("key" = []))
 )]
 #[post("/v1/images/generations")]

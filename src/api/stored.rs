@@ -86,8 +86,16 @@ pub(super) async fn sweep(state: State) {
     summary = "Fetch a picture by its address, until its time is up",
     params(("name" = String, Path, description = "The last part of an answer's `url`")),
     responses(
-        (status = 200, description = "The picture's file", content_type = "image/png"),
-        (status = 206, description = "The part that `range` asks for", content_type = "image/png"),
+        (
+            status = 200,
+            description = "The picture's file",
+            content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))
+        ),
+        (
+            status = 206,
+            description = "The part that `range` asks for",
+            content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))
+        ),
         (status = 304, description = "It is what `if-none-match` names"),
         (status = 404, description = "There is no such picture, or no longer", body = ErrorAnswer),
         (status = 500, description = "The store cannot be read", body = ErrorAnswer)

@@ -235,8 +235,8 @@ fn what_fails_in_a_stream_is_an_event_with_all_four_keys() {
     assert_eq!(name, "error");
     let error = data["error"].as_object().expect("an error object");
     assert_eq!(error.len(), 4);
-    assert_eq!((&error["type"], &error["param"]), (&json!("service_unavailable_error"), &Value::Null));
+    assert_eq!((&error["type"], &error["param"]), (&json!("server_error"), &Value::Null));
     assert!(error["message"].as_str().is_some_and(|message| message.contains("time was up")), "{data}");
-    let failed = "easel_requests_total{route=\"/v1/images/generations\",status=\"503\"}";
+    let failed = "easel_requests_total{route=\"/v1/images/generations\",status=\"504\"}";
     assert_eq!(Samples::of(server).get(failed), 1.0);
 }

@@ -80,7 +80,7 @@ fn sweep(folder: &Path, now: u64) -> io::Result<usize> {
     let mut swept = Ok(0);
     for entry in fs::read_dir(folder)? {
         let file = entry?.file_name();
-        if !file.to_str().and_then(named).is_some_and(|name| name.expires() <= now) {
+        if file.to_str().and_then(named).is_none_or(|name| name.expires() > now) {
             continue;
         }
         match fs::remove_file(folder.join(&file)) {
