@@ -23,6 +23,7 @@ mod ops;
 mod parse;
 mod stored;
 mod stream;
+mod usage;
 mod wire;
 
 use crate::config::{ModelAliases, PublicUrl};

@@ -9,6 +9,7 @@ mod leave;
 mod program;
 mod refuse;
 mod routes;
+mod sizes;
 #[cfg(unix)]
 mod stop;
 mod stored;
