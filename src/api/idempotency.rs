@@ -104,8 +104,11 @@ async fn first(
                 Ok(answer) => Ok(settled(lead, answer, body).await),
                 Err(failed) => Err(failed),
             };
-            // A caller who has left finds the answer when it asks again.
-            drop(tell.send(answer));
+            if tell.send(answer).is_err() {
+                tracing::info!(
+                    "an answer was made whose caller has left; it is found under its Idempotency-Key"
+                );
+            }
         }
     });
     let answer = told.await;

@@ -35,7 +35,7 @@ fn what_is_no_request_is_refused_and_the_server_goes_on() {
         (format!("GET / HTTP/1.1\r\nhost: a\r\nx: {long}\r\n\r\n"), "431"),
     ] {
         let answer = raw(bytes.as_bytes());
-        assert_eq!(answer.split(' ').nth(1), Some(status), "{:.60}: {answer:.200}", bytes);
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{bytes:.60}: {answer:.200}");
     }
     assert_eq!(draw(json!({})).files().len(), 1);
 }
