@@ -154,7 +154,7 @@ impl Server {
             store,
             rate: settings.requests_per_minute.map(|limit| Arc::new(Rate::new(limit))),
             places: settings.pictures_per_caller.map(Places::new),
-            once: Once::default(),
+            once: Once::new(settings.url_lifetime),
             settings,
             since: now(),
         };

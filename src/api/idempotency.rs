@@ -35,10 +35,15 @@ const LONGEST: usize = 255;
 const DESERTED: Duration = Duration::from_secs(600);
 
 /// Answers each request with a key once.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Once(Answers);
 
 impl Once {
+    /// Keeps answers no longer than the links in them lead somewhere.
+    pub(super) fn new(url_lifetime: Duration) -> Self {
+        Self(Answers::within(url_lifetime))
+    }
+
     /// Answers a request of `caller`: by `next` where it has no key or is the first of its key, else as the first was.
     pub(super) async fn answer(
         &self,

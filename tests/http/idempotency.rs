@@ -130,6 +130,21 @@ fn a_request_whose_body_broke_off_is_no_request() {
 }
 
 #[test]
+fn a_stream_is_for_its_own_caller_and_leaves_its_key_free() {
+    let server = start(8);
+    for _ in 0..2 {
+        let stream = receive(ask(server, "one", json!({"stream": true})));
+        assert!(stream.status == 200 && !is_again(&stream), "{}", stream.text());
+        assert_eq!(stream.header("content-type"), Some("text/event-stream"));
+    }
+    assert_eq!(drawn(server), 2.0);
+    let left = ask(server, "one", json!({"stream": true, "steps": 1000, "size": "256x256"}));
+    eventually("it is inside", || Samples::of(server).inside() == 1.0);
+    drop(left);
+    eventually("it is cancelled", || Samples::of(server).get("easel_cancelled_total") == 1.0);
+}
+
+#[test]
 fn a_key_is_short_and_plain_and_for_what_draws() {
     let server = start(8);
     for key in ["x".repeat(256), "gr\u{fc}n".into(), String::new()] {

@@ -86,4 +86,11 @@ fn a_caller_has_no_more_pictures_in_the_server_than_its_places() {
         receive(ask("sk-one-1234", json!({"n": 2}))).status == 200
     });
     assert_eq!(receive(ask("sk-one-1234", json!({"n": 2}))).status, 200, "drawn pictures take no place");
+    let stream = ask("sk-one-1234", json!({"stream": true, "steps": 1000, "size": "256x256"}));
+    eventually("it is inside", || Samples::of(server).inside() == 1.0);
+    receive(ask("sk-one-1234", json!({"n": 2}))).error(429);
+    drop(stream);
+    eventually("the stream's place is free again", || {
+        receive(ask("sk-one-1234", json!({"n": 2}))).status == 200
+    });
 }

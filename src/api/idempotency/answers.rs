@@ -9,9 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch::{Receiver, Sender};
 
-/// How long an answer is kept. Clients try again within minutes; the links of an answer live no longer than this by
-/// default.
-pub(super) const WINDOW: Duration = Duration::from_secs(3600);
+/// How long an answer is kept at most. Clients try again within minutes.
+const WINDOW: Duration = Duration::from_secs(3600);
 
 /// The most bytes that all kept answers hold; the oldest go first.
 const MOST_BYTES: usize = 128 << 20;
@@ -48,7 +47,7 @@ pub(super) struct Progress {
 }
 
 /// The requests with a key.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Answers(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
@@ -57,6 +56,7 @@ struct Known {
     /// Those of them whose answers are kept, oldest first, each with its time and bytes.
     kept: VecDeque<(Instant, usize, Name)>,
     bytes: usize,
+    window: Duration,
 }
 
 /// What is known of a request that has just come.
@@ -75,6 +75,11 @@ pub(super) struct Lead {
 }
 
 impl Answers {
+    /// Keeps answers for an hour, or for `window` if that is shorter.
+    pub(super) fn within(window: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Known { window: window.min(WINDOW), ..Known::default() })))
+    }
+
     /// Meets a request at the time `now`.
     pub(super) fn meet(&self, name: Name, now: Instant) -> Met {
         let mut known = self.known();
@@ -96,7 +101,7 @@ impl Known {
     /// Lets go of answers that are too old, and of the oldest until there is room for `bytes` more.
     fn evict(&mut self, now: Instant, bytes: usize) {
         while let Some((since, held, _)) = self.kept.front() {
-            if now.saturating_duration_since(*since) < WINDOW && self.bytes + bytes <= MOST_BYTES {
+            if now.saturating_duration_since(*since) < self.window && self.bytes + bytes <= MOST_BYTES {
                 return;
             }
             self.bytes -= held;
@@ -167,17 +172,20 @@ mod tests {
 
     #[test]
     fn a_success_is_kept_for_its_window_and_a_failure_not_at_all() {
-        let (answers, now) = (Answers::default(), Instant::now());
+        let (answers, now) = (Answers::within(Duration::MAX), Instant::now());
         first(&answers, "a", now, answer(200, 10));
         first(&answers, "b", now, answer(503, 10));
         assert!(known(&answers, "a", now + WINDOW - Duration::from_secs(1)));
         assert!(!known(&answers, "b", now) && !known(&answers, "a", now + WINDOW));
         assert_eq!(answers.known().bytes, 0);
+        let brief = Answers::within(Duration::from_secs(60));
+        first(&brief, "a", now, answer(200, 10));
+        assert!(!known(&brief, "a", now + Duration::from_secs(60)), "links of the answer are dead");
     }
 
     #[test]
     fn the_oldest_answers_make_room_and_one_that_is_too_large_is_not_kept() {
-        let (answers, now) = (Answers::default(), Instant::now());
+        let (answers, now) = (Answers::within(Duration::MAX), Instant::now());
         for text in ["a", "b", "c"] {
             first(&answers, text, now, answer(200, MOST_BYTES / 3));
         }
@@ -189,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_request_that_is_given_up_leaves_its_name_free_and_says_so() {
-        let (answers, now) = (Answers::default(), Instant::now());
+        let (answers, now) = (Answers::within(Duration::MAX), Instant::now());
         let Met::First(lead) = answers.meet(name("a"), now) else { panic!("a is known") };
         let Met::Again(waiting) = answers.meet(name("a"), now) else { panic!("a is free") };
         drop(lead);
