@@ -1,32 +1,40 @@
 //! HTTP: the only place that knows its words, JSON's and OpenAI's.
 //!
 //! A body is read once, in `parse`, into a checked request; [`Engine::submit`] draws it; `output` makes a file of it.
-//! Every answer passes `edge`, and every refusal is written by `error`.
+//! Every request passes `gate`, every answer `edge`, and every refusal is written by `error`.
 //!
 //! The server answers from the moment it is bound: while the model loads and while the engine drains, requests for
 //! pictures are refused with 503 and `/readyz` says why.
 
 mod body;
 mod caller;
+mod cors;
 mod docs;
 mod dto;
 mod edge;
 mod error;
 mod fields;
 mod files;
+mod gate;
+mod idempotency;
 mod ids;
 mod ignored;
 mod images;
+mod keys;
 mod models;
 mod openapi;
 mod ops;
+mod panics;
 mod parse;
+mod places;
+mod rate;
 mod stored;
 mod stream;
+mod submit;
 mod usage;
 mod wire;
 
-use crate::config::{ModelAliases, PublicUrl};
+use crate::config::{ModelAliases, Origins, PublicUrl};
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -38,13 +46,19 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, rt};
 use caller::Callers;
 use error::{ApiError, ApiResult, Fault};
+use idempotency::Once;
 use openapi::Methods;
+use places::Places;
+use rate::Rate;
 use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use utoipa_actix_web::AppExt;
 
+pub use keys::{Keys, Source as KeySource};
 pub use openapi::document;
 
 /// What every handler may use.
@@ -55,6 +69,9 @@ struct State {
     callers: Callers,
     store: Store,
     settings: Settings,
+    rate: Option<Arc<Rate>>,
+    places: Option<Places>,
+    once: Once,
     /// When the server began, in Unix seconds.
     since: u64,
 }
@@ -76,6 +93,14 @@ pub struct Settings {
     pub public_url: Option<PublicUrl>,
     /// How long the reader of a stream is left without a byte.
     pub keep_alive: Duration,
+    /// Who may call.
+    pub keys: Keys,
+    /// Requests of each caller in a minute; `None` is no limit.
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// Pictures of each caller in the server at once; `None` is no limit.
+    pub pictures_per_caller: Option<NonZeroU32>,
+    /// Origins of web pages that may call.
+    pub cors_origins: Origins,
 }
 
 impl Default for Settings {
@@ -88,6 +113,10 @@ impl Default for Settings {
             url_lifetime: Duration::from_secs(3600),
             public_url: None,
             keep_alive: Duration::from_secs(15),
+            keys: Keys::default(),
+            requests_per_minute: None,
+            pictures_per_caller: None,
+            cors_origins: Origins::default(),
         }
     }
 }
@@ -119,7 +148,17 @@ impl Server {
         // Another part of the process may have chosen one before; any will do.
         drop(rustls::crypto::ring::default_provider().install_default());
         let store = Store::open(settings.storage.as_deref(), settings.url_lifetime)?;
-        let state = State { engine, metrics, callers: Callers::default(), store, settings, since: now() };
+        let state = State {
+            engine,
+            metrics,
+            callers: Callers::default(),
+            store,
+            rate: settings.requests_per_minute.map(|limit| Arc::new(Rate::new(limit))),
+            places: settings.pictures_per_caller.map(Places::new),
+            once: Once::new(settings.url_lifetime),
+            settings,
+            since: now(),
+        };
         Ok(Self { listener, state })
     }
 
@@ -149,6 +188,8 @@ impl Server {
                     .app_data(Data::new(state.clone()))
                     .app_data(document.clone())
                     .app_data(methods.clone())
+                    .wrap(from_fn(panics::caught))
+                    .wrap(from_fn(gate::pass))
                     .wrap(from_fn(edge::answer))
                     .into_utoipa_app()
                     .configure(routes)

@@ -205,11 +205,16 @@ impl Engine {
 
     /// The refusal of a request that finds no places for its `images`.
     fn full(&self, images: u32) -> Error {
-        let retry_after = self.shared.retry_after.load(Ordering::Relaxed).saturating_mul(images);
+        let retry_after = self.retry_after().saturating_mul(images);
         Error::new(
             ErrorKind::QueueFull { retry_after },
             format!("the queue is full; there is likely to be room in {retry_after} s"),
         )
+    }
+
+    /// Whole seconds after which a place is likely to be free.
+    pub fn retry_after(&self) -> u32 {
+        self.shared.retry_after.load(Ordering::Relaxed)
     }
 
     /// Takes no more requests and finishes those that are there; what is not done after `grace` fails with

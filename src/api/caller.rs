@@ -1,7 +1,8 @@
 //! Who asks: whom the engine's fairness counts as one.
 
+use super::keys::Keys;
 use actix_web::HttpRequest;
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderMap};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
@@ -13,12 +14,26 @@ pub(super) struct Callers(RandomState);
 impl Callers {
     /// The number of whoever sent `request`: of its API key, or else of its address.
     pub fn number(&self, request: &HttpRequest) -> u64 {
-        let authorization = request.headers().get(header::AUTHORIZATION);
-        match authorization.and_then(|value| key(value.as_bytes())) {
+        match bearer(request.headers()) {
             Some(key) => self.0.hash_one(("key", key)),
-            None => self.0.hash_one(("address", request.peer_addr().map(|peer| house(peer.ip())))),
+            None => self.of_address(request),
         }
     }
+
+    /// The number under which the limits of whoever sent `request` are counted. Where nobody checks keys it is that of
+    /// the address: a key can be made up for every request.
+    pub fn accountable(&self, request: &HttpRequest, keys: &Keys) -> u64 {
+        if keys.asked_for() { self.number(request) } else { self.of_address(request) }
+    }
+
+    fn of_address(&self, request: &HttpRequest) -> u64 {
+        self.0.hash_one(("address", request.peer_addr().map(|peer| house(peer.ip()))))
+    }
+}
+
+/// The API key that a request came with.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(header::AUTHORIZATION).and_then(|value| key(value.as_bytes()))
 }
 
 /// The key of an `authorization` header: `Bearer KEY`, the scheme in any case (RFC 9110, 11.1).

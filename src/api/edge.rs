@@ -1,12 +1,17 @@
 //! What every answer passes: request id, timing, one line in the log, and the metrics of requests, all of them here.
 
 use super::State;
+use super::cors;
 use super::error::ApiError;
+use super::gate::KeyName;
 use super::ids::request_id;
+use super::places::Place;
+use crate::config::Origins;
 use crate::metrics::Metrics;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::dev::{Extensions, ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data};
@@ -80,23 +85,30 @@ pub(super) async fn answer(
         began: Instant::now(),
         answered: None,
         ending: None,
+        key: None,
+        place: None,
     };
-    let mut response = next.call(request).await?.map_into_boxed_body();
-    let taken = response.request().extensions().get::<Taken>().copied();
-    exchange.ending = response.request().extensions_mut().remove::<Ending>();
+    let page =
+        Page { origins: state.settings.cors_origins.clone(), origin: request.headers().get(ORIGIN).cloned() };
+    let mut response = match next.call(request).await {
+        Ok(response) => response.map_into_boxed_body(),
+        Err(error) => return Err(exchange.failed(error, &page)),
+    };
+    let taken = exchange.take(&mut response.request().extensions_mut());
     if exchange.ending.is_none() {
         exchange.answer(response.status(), response.response().error(), taken);
     }
-    let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&exchange.id) {
-        headers.insert(REQUEST_ID, id);
-    }
     if let Some(waited) = taken.and_then(|taken| taken.waited) {
-        headers.insert(QUEUE_MS, HeaderValue::from(ms(waited)));
+        response.headers_mut().insert(QUEUE_MS, HeaderValue::from(ms(waited)));
     }
-    headers.insert(PROCESSING_MS, HeaderValue::from(ms(exchange.began.elapsed())));
-    headers.insert(VERSION, SPOKEN);
+    exchange.sign(response.headers_mut(), &page);
     Ok(response.map_body(|_, body| BoxBody::new(Sent { body, exchange })))
+}
+
+/// The web page that a request may come from, and those that may call.
+struct Page {
+    origins: Origins,
+    origin: Option<HeaderValue>,
 }
 
 /// Whole milliseconds.
@@ -115,6 +127,9 @@ struct Exchange {
     answered: Option<Answered>,
     /// Where a stream tells its end.
     ending: Option<Ending>,
+    key: Option<KeyName>,
+    /// What its caller holds until the last byte of the answer is sent.
+    place: Option<Place>,
 }
 
 /// How a request was answered.
@@ -125,6 +140,14 @@ struct Answered {
 }
 
 impl Exchange {
+    /// Takes over what a request's way has left in its extensions.
+    fn take(&mut self, left: &mut Extensions) -> Option<Taken> {
+        self.ending = left.remove();
+        self.key = left.remove();
+        self.place = left.remove();
+        left.get().copied()
+    }
+
     /// Records the answer before its first byte leaves, so that a caller who has it finds it counted.
     fn answer(&mut self, status: StatusCode, error: Option<&Error>, taken: Option<Taken>) {
         let refused = error.and_then(Error::as_error::<ApiError>).filter(|_| taken.is_none());
@@ -150,6 +173,24 @@ impl Exchange {
         self.answered = Some(answered);
     }
 
+    /// The answer to a request whose handler broke, with all that an answer has.
+    fn failed(mut self, error: Error, page: &Page) -> Error {
+        let mut response = error.error_response();
+        self.answer(response.status(), Some(&error), None);
+        self.sign(response.headers_mut(), page);
+        InternalError::from_response(error, response).into()
+    }
+
+    /// Puts the common headers on an answer.
+    fn sign(&self, headers: &mut HeaderMap, page: &Page) {
+        if let Ok(id) = HeaderValue::from_str(&self.id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        headers.insert(PROCESSING_MS, HeaderValue::from(ms(self.began.elapsed())));
+        headers.insert(VERSION, SPOKEN);
+        cors::put(&page.origins, page.origin.as_ref(), headers);
+    }
+
     fn count(&self, status: u16) {
         self.metrics.requests.with_label_values(&[&self.route, &status.to_string()]).inc();
     }
@@ -162,18 +203,19 @@ impl Drop for Exchange {
             self.count(LEFT);
         }
         let ms = ms(self.began.elapsed());
-        let Self { id, method, route, answered, .. } = self;
+        let Self { id, method, route, answered, key, .. } = self;
+        let key = key.as_ref().map(|KeyName(name)| &**name);
         let Some(Answered { status, error }) = answered else {
             tracing::info!(id, %method, route, status = LEFT, ms, "the caller left");
             return;
         };
         match *status {
             _ if POLLED.contains(&route.as_str()) => {
-                tracing::debug!(id, %method, route, status, ms, error, "answered");
+                tracing::debug!(id, %method, route, key, status, ms, error, "answered");
             }
-            500 | 504.. => tracing::error!(id, %method, route, status, ms, error, "failed"),
-            400.. => tracing::info!(id, %method, route, status, ms, error, "refused"),
-            _ => tracing::info!(id, %method, route, status, ms, "answered"),
+            500 | 504.. => tracing::error!(id, %method, route, key, status, ms, error, "failed"),
+            400.. => tracing::info!(id, %method, route, key, status, ms, error, "refused"),
+            _ => tracing::info!(id, %method, route, key, status, ms, "answered"),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::dto::{ErrorAnswer, ErrorObject};
 use crate::error::{Error, ErrorKind};
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
+use std::time::Duration;
 
 /// What is wrong with a request: an error of the library, or a refusal that only HTTP knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,26 @@ pub(super) enum Fault {
     UnknownImage,
     /// The request does not say which host it asks, and the answer must.
     Host,
+    /// A key is needed and none came.
+    NoKey,
+    /// The key that came is none of the server's.
+    WrongKey,
+    /// A web page of another origin sends what its visitor's browser does not ask about.
+    ForeignOrigin,
+    /// The caller has used up its requests.
+    Rate {
+        /// When the next will be let in.
+        wait: Duration,
+    },
+    /// The caller has as many pictures in the server as it may.
+    Places {
+        /// Whole seconds after which one is likely to be done.
+        retry_after: u32,
+    },
+    /// The `Idempotency-Key` belongs to another request.
+    KeyReused,
+    /// The first request with this `Idempotency-Key` left nothing to answer with.
+    KeyFreed,
 }
 
 /// A fault and its sentence.
@@ -53,14 +74,13 @@ type Row = (u16, &'static str, Option<&'static str>, &'static str);
 fn row(fault: &Fault) -> Row {
     const REQUEST: &str = "invalid_request_error";
     const SERVER: &str = "server_error";
+    const LIMIT: &str = "rate_limit_error";
     const BUSY: &str = "service_unavailable_error";
     match fault {
         Fault::Library(kind) => match kind {
             ErrorKind::InvalidParameter { .. } => (400, REQUEST, Some("invalid_value"), "invalid_value"),
             ErrorKind::InvalidImage { .. } => (400, REQUEST, Some("invalid_image"), "invalid_image"),
-            ErrorKind::QueueFull { .. } => {
-                (429, "rate_limit_error", Some("rate_limit_exceeded"), "queue_full")
-            }
+            ErrorKind::QueueFull { .. } => (429, LIMIT, Some("rate_limit_exceeded"), "queue_full"),
             ErrorKind::Cancelled => (499, REQUEST, Some("request_cancelled"), "cancelled"),
             ErrorKind::Timeout => (504, SERVER, Some("timeout"), "timeout"),
             ErrorKind::Unavailable => (503, BUSY, Some("server_is_overloaded"), "unavailable"),
@@ -80,6 +100,13 @@ fn row(fault: &Fault) -> Row {
         Fault::NotDeletable => (403, REQUEST, Some("permission_denied"), "not_deletable"),
         Fault::UnknownImage => (404, REQUEST, Some("image_not_found"), "unknown_image"),
         Fault::Host => (400, REQUEST, Some("invalid_host"), "host"),
+        Fault::NoKey => (401, REQUEST, None, "no_key"),
+        Fault::WrongKey => (401, REQUEST, Some("invalid_api_key"), "wrong_key"),
+        Fault::ForeignOrigin => (403, REQUEST, Some("origin_not_allowed"), "foreign_origin"),
+        Fault::Rate { .. } => (429, LIMIT, Some("rate_limit_exceeded"), "rate"),
+        Fault::Places { .. } => (429, LIMIT, Some("rate_limit_exceeded"), "places"),
+        Fault::KeyReused => (409, REQUEST, Some("idempotency_key_reused"), "key_reused"),
+        Fault::KeyFreed => (409, REQUEST, Some("idempotency_key_freed"), "key_freed"),
     }
 }
 
@@ -128,12 +155,22 @@ impl ApiError {
             Fault::Method { allow } => {
                 answer.insert_header((header::ALLOW, allow.as_str()));
             }
-            Fault::Library(ErrorKind::QueueFull { retry_after }) => come_back(answer, *retry_after),
+            Fault::Library(ErrorKind::QueueFull { retry_after }) | Fault::Places { retry_after } => {
+                come_back(answer, Duration::from_secs(u64::from(*retry_after)));
+            }
+            Fault::Rate { wait } => come_back(answer, *wait),
+            Fault::NoKey => {
+                answer.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"easel\""));
+            }
+            Fault::WrongKey => {
+                let why = "Bearer realm=\"easel\", error=\"invalid_token\"";
+                answer.insert_header((header::WWW_AUTHENTICATE, why));
+            }
             Fault::Library(ErrorKind::Unavailable | ErrorKind::DeviceMemory) => come_back(answer, SOON),
-            // A second attempt would draw as long again, and in vain.
-            Fault::Library(ErrorKind::Timeout) => no_retry(answer),
             // The picture was drawn, and a client that tries again has it drawn again.
             Fault::Library(ErrorKind::Storage) => no_retry(answer),
+            // A second attempt would draw as long again in vain, or be refused again.
+            Fault::Library(ErrorKind::Timeout) | Fault::KeyReused => no_retry(answer),
             _ => {}
         }
     }
@@ -144,14 +181,15 @@ fn no_retry(answer: &mut HttpResponseBuilder) {
     answer.insert_header(("x-should-retry", "false"));
 }
 
-/// Seconds after which to ask a server again that loads, drains or is short of memory: nothing measured, but what
+/// The time after which to ask a server again that loads, drains or is short of memory: nothing measured, but what
 /// keeps callers from asking at once.
-const SOON: u32 = 5;
+const SOON: Duration = Duration::from_secs(5);
 
 /// Says when to ask again; OpenAI's clients read either header.
-fn come_back(answer: &mut HttpResponseBuilder, seconds: u32) {
-    answer.insert_header((header::RETRY_AFTER, seconds));
-    answer.insert_header(("retry-after-ms", u64::from(seconds) * 1000));
+fn come_back(answer: &mut HttpResponseBuilder, wait: Duration) {
+    let ms = wait.as_micros().div_ceil(1000);
+    answer.insert_header((header::RETRY_AFTER, ms.div_ceil(1000).to_string()));
+    answer.insert_header(("retry-after-ms", ms.to_string()));
 }
 
 impl From<Error> for ApiError {

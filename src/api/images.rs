@@ -9,10 +9,11 @@ use super::models::Resident;
 use super::openapi::DrawingRefusals;
 use super::parse::{self, Asked, Delivery};
 use super::stream::{Events, Stream};
+use super::submit::submit;
 use super::usage::usage;
 use super::wire::ImageGeneration;
 use super::{State, body, now, stored};
-use crate::engine::{Drawn, Submission};
+use crate::engine::Drawn;
 use crate::request::Seed;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, post};
@@ -66,8 +67,7 @@ async fn draw(http: &HttpRequest, state: &State, asked: Asked) -> ApiResult<Http
     }
     let model = state.engine.model()?.name.clone();
     let files = Arc::new(Files { request: request.clone(), model, format: reply.format });
-    let (caller, timeout) = (state.callers.number(http), state.settings.timeout);
-    let ticket = state.engine.submit(Submission { request, caller, previews, timeout })?;
+    let ticket = submit(http, state, request, previews)?;
     http.extensions_mut().insert(Taken::default());
     if let Delivery::Stream { .. } = reply.delivery {
         let (events, quality) = (Events::on(http.path()), reply.quality.unwrap_or("auto"));

@@ -65,8 +65,9 @@ const REFUSALS: &[(u16, &str)] = &[
 
 /// Status and meaning of what [`DrawingRefusals`] has beyond [`REFUSALS`].
 const DRAWING_REFUSALS: &[(u16, &str)] = &[
+    (403, "A web page of another origin may not send forms without a key"),
     (408, "The body took too long to arrive"),
-    (409, "The `Idempotency-Key` was used with another body"),
+    (409, "The `Idempotency-Key` belongs to another request"),
     (413, "The body is too large"),
     (415, "The body is of a media type that the route does not read"),
     (504, "The picture was not done within the server's time limit"),

@@ -3,8 +3,14 @@
 
 #[cfg(unix)]
 mod bucket;
+mod cors;
 mod draw;
+mod errors;
+mod idempotency;
+#[cfg(unix)]
+mod keys;
 mod leave;
+mod limits;
 #[cfg(unix)]
 mod program;
 mod refuse;

@@ -5,12 +5,14 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// `easel serve` as a process of its own, ended with the test.
 pub struct Program {
     child: Child,
     pub server: SocketAddr,
+    log: Arc<Mutex<String>>,
 }
 
 impl Program {
@@ -30,17 +32,29 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .expect("easel runs");
-        let mut log = BufReader::new(child.stderr.take().expect("its log is piped")).lines();
-        let address = log.by_ref().find_map(|line| {
+        let mut lines = BufReader::new(child.stderr.take().expect("its log is piped")).lines();
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&log);
+        let mut note = move |line: std::io::Result<String>| {
             let line = line.expect("the log is text");
-            line.split_once("serving on http://").map(|(_, address)| address.to_owned())
-        });
+            written.lock().expect("nothing panics with it").extend([line.as_str(), "\n"]);
+            line
+        };
+        let address = lines
+            .by_ref()
+            .map(&mut note)
+            .find_map(|line| line.split_once("serving on http://").map(|(_, address)| address.to_owned()));
         // A pipe that nobody reads fills up and stops the program.
-        std::thread::spawn(move || log.for_each(drop));
+        std::thread::spawn(move || lines.for_each(|line| drop(note(line))));
         let server = address.expect("it says where it serves").parse().expect("an address");
-        let program = Self { child, server };
+        let program = Self { child, server, log };
         eventually("the program is ready", || program.readiness() == Some(200));
         program
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("nothing panics with it").clone()
     }
 
     /// The status of `/readyz`; none where the program does not listen.

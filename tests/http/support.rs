@@ -48,6 +48,13 @@ fn ready(options: LoadOptions, settings: Settings) -> SocketAddr {
     address
 }
 
+/// A ready server with room for eight pictures and API settings of a test's own, but for its store.
+pub fn start_as(settings: api::Settings) -> SocketAddr {
+    let storage = stored_in(&common_store()).storage;
+    let settings = api::Settings { storage, grace: PATIENCE, ..settings };
+    serve_as(Settings { queue: 8, rows: None, remember: false }, settings)
+}
+
 /// A server that answers while `load` makes its model, and what it ends with.
 pub fn serve(
     load: impl FnOnce() -> Result<Pipeline> + Send + 'static,
