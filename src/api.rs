@@ -8,24 +8,32 @@
 
 mod body;
 mod caller;
+mod data_url;
 mod docs;
 mod dto;
 mod edge;
+mod edits;
 mod error;
+mod fetch;
 mod fields;
 mod files;
 mod ids;
 mod ignored;
 mod images;
+mod inputs;
 mod models;
+mod multipart;
 mod openapi;
 mod ops;
 mod parse;
+#[cfg(test)]
+mod properties;
+mod room;
 mod stored;
 mod stream;
 mod wire;
 
-use crate::config::{ModelAliases, PublicUrl};
+use crate::config::{FetchHost, ModelAliases, PublicUrl};
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -37,11 +45,15 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, rt};
 use caller::Callers;
 use error::{ApiError, ApiResult, Fault};
+use fetch::Fetcher;
 use openapi::Methods;
+use room::Room;
 use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 use utoipa_actix_web::AppExt;
 
 pub use openapi::document;
@@ -54,6 +66,10 @@ struct State {
     callers: Callers,
     store: Store,
     settings: Settings,
+    room: Room,
+    /// Pictures that are decoded at once.
+    decoders: Arc<Semaphore>,
+    fetcher: Fetcher,
     /// When the server began, in Unix seconds.
     since: u64,
 }
@@ -75,6 +91,10 @@ pub struct Settings {
     pub public_url: Option<PublicUrl>,
     /// How long the reader of a stream is left without a byte.
     pub keep_alive: Duration,
+    /// Hosts that pictures may be fetched from.
+    pub fetch_from: Vec<FetchHost>,
+    /// Bytes of callers' pictures that are held at once.
+    pub room: usize,
 }
 
 impl Default for Settings {
@@ -87,6 +107,8 @@ impl Default for Settings {
             url_lifetime: Duration::from_secs(3600),
             public_url: None,
             keep_alive: Duration::from_secs(15),
+            fetch_from: Vec::new(),
+            room: 1 << 30,
         }
     }
 }
@@ -101,6 +123,9 @@ pub struct Server {
 /// Threads that speak HTTP. Pictures are drawn and encoded elsewhere, so a few serve thousands of connections.
 const WORKERS: usize = 2;
 
+/// Pictures that are decoded at once: the largest takes more than a gigabyte while it is.
+const DECODERS: usize = 2;
+
 /// How long a stopping server waits, after the engine has ended, until its last answers are encoded and read.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
@@ -111,14 +136,24 @@ impl Server {
     /// Takes the address; port 0 lets the system choose one. Opens the store.
     ///
     /// # Errors
-    /// If the host is unknown, the port is taken or not allowed, or the store cannot be used.
+    /// If the host is unknown, the port is taken or not allowed, the store cannot be used, or pictures are to be fetched
+    /// and cannot be.
     pub fn bind(host: &str, port: u16, engine: Engine, metrics: Metrics, settings: Settings) -> Result<Self> {
         let listener = TcpListener::bind((host, port))
             .map_err(|cause| Error::config(format!("cannot listen on {host}:{port}: {cause}")))?;
         // Another part of the process may have chosen one before; any will do.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let store = Store::open(settings.storage.as_deref(), settings.url_lifetime)?;
-        let state = State { engine, metrics, callers: Callers::default(), store, settings, since: now() };
+        let state = State {
+            engine,
+            metrics,
+            callers: Callers::default(),
+            store: Store::open(settings.storage.as_deref(), settings.url_lifetime)?,
+            room: Room::new(settings.room),
+            decoders: Arc::new(Semaphore::new(DECODERS)),
+            fetcher: Fetcher::new(&settings.fetch_from)?,
+            settings,
+            since: now(),
+        };
         Ok(Self { listener, state })
     }
 
@@ -203,6 +238,8 @@ async fn when_ended(engine: Engine, server: ServerHandle) {
 fn routes(config: &mut utoipa_actix_web::service_config::ServiceConfig) {
     config
         .service(images::generations)
+        .service(edits::edits)
+        .service(edits::variations)
         .service(stored::image)
         .service(models::list)
         .service(models::retrieve)

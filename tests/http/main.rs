@@ -4,6 +4,8 @@
 #[cfg(unix)]
 mod bucket;
 mod draw;
+mod edits;
+mod forms;
 mod leave;
 #[cfg(unix)]
 mod program;
@@ -15,4 +17,6 @@ mod stored;
 mod stream;
 mod support;
 mod turns;
+mod uploads;
+mod variations;
 mod watch;
