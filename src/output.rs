@@ -1,13 +1,17 @@
 //! Pixels to bytes, and the reading of pictures that come in.
 //!
 //! [`finished`] brings a drawn picture to its file's size. [`encode()`] writes it as PNG, JPEG or WebP, with the
-//! [`Parameters`] that drew it inside; [`read_parameters`] takes them out again. [`read_picture`] and [`read_mask`]
-//! decode what a request brings. A [`Store`] keeps files for callers who fetch them by their address.
+//! [`Parameters`] that drew it inside; [`read_parameters`] takes them out again. [`read_picture`], [`read_cutout`] and
+//! [`read_mask`] decode what a request brings. A [`Store`] keeps files for callers who fetch them by their address.
 
 mod embed;
 mod encode;
 mod finish;
+#[cfg(test)]
+pub(crate) mod fuzzing;
 mod metadata;
+#[cfg(test)]
+mod properties;
 mod read;
 #[cfg(feature = "server")]
 mod store;
@@ -16,7 +20,7 @@ pub use embed::read_parameters;
 pub use encode::{Format, Quality, encode};
 pub use finish::finished;
 pub use metadata::Parameters;
-pub use read::{Limits, read_mask, read_picture};
+pub use read::{Limits, media_type, read_cutout, read_mask, read_picture};
 #[cfg(feature = "server")]
 pub use store::{Name, Store};
 
@@ -44,7 +48,7 @@ mod tests {
         let text = read_parameters(file);
         let _ = text.map(|text| Parameters::parse(&text));
         let _ = read_picture(file, "image", limits);
-        let _ = read_mask(file, limits);
+        let _ = read_mask(file, "mask", limits);
     }
 
     #[test]
