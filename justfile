@@ -35,3 +35,22 @@ compare python="python3":
 grid python="python3":
     cargo build --release
     {{ python }} models/grid.py
+
+# Write openapi/openapi.json anew
+openapi:
+    cargo run -- openapi > openapi/openapi.json
+
+# OpenAI's SDKs, the README's curl lines and generated requests against the debug build
+clients *args:
+    cargo build
+    EASEL_BIN=target/debug/easel tests/clients/run {{ args }}
+
+# Thousands of generated requests against the OpenAPI document
+schema examples="2000":
+    cargo build --release
+    EASEL_BIN=target/release/easel target/clients/venv/bin/python tests/clients/schema.py --examples {{ examples }}
+
+# An OpenAI SDK's own image tests; takes the SDK's source folder
+sdk-suite source:
+    cargo build --release
+    EASEL_BIN=target/release/easel python3 tests/clients/sdk_suite.py {{ source }}

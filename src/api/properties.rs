@@ -9,7 +9,7 @@ use super::parse::{self, Body, Draft};
 use super::room::Room;
 use crate::engine::Model;
 use crate::output::fuzzing::{Corpus, holds};
-use crate::request::{Defaults, Guidance, SamplerKind, ScheduleKind, Seed, Size, Steps};
+use crate::request::{Defaults, Guidance, SamplerKind, ScheduleKind, Seed, Size, Sizes, Steps};
 use actix_web::ResponseError;
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use actix_web::web::Bytes;
@@ -84,7 +84,7 @@ fn model() -> Model {
         sampler: SamplerKind::Euler,
         schedule: ScheduleKind::Normal,
         guidance: Guidance::new(4.0).unwrap(),
-        sizes: Sizes::new(64, 64).unwrap(),
+        sizes: Sizes::ANY,
     };
     Model { name: "sketch".into(), defaults }
 }

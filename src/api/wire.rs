@@ -31,6 +31,8 @@ const PICTURES: &[Body] = &[EditForm, EditJson, Variation];
 pub(super) enum Kind {
     /// Any text up to a number of characters.
     Text(usize),
+    /// Any text.
+    Words,
     /// One of some words.
     Choice(&'static [&'static str]),
     /// A sampler's name.
@@ -136,7 +138,7 @@ pub(super) const FIELDS: &[Field] = &[
     field(
         "model",
         &ALL,
-        Kind::Text(256),
+        Kind::Words,
         Fate::Used,
         "The resident model's name or an alias of it; any other is 404",
     ),
@@ -200,7 +202,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     field("moderation", &ALL, Kind::Choice(&["auto", "low"]), Fate::Ignored, "Nothing is moderated"),
     field("style", &ALL, Kind::Choice(&["vivid", "natural"]), Fate::Ignored, "Say it in the prompt"),
-    field("user", &ALL, Kind::Text(4096), Fate::Ignored, "Callers are told apart by their keys"),
+    field("user", &ALL, Kind::Words, Fate::Ignored, "Callers are told apart by their keys"),
     field("negative_prompt", &ALL, Kind::Text(Prompt::MAX_CHARS), Fate::Used, "What to steer away from"),
     Field {
         aliases: &["num_inference_steps"],
@@ -252,6 +254,7 @@ mod tests {
     fn values(kind: Kind) -> String {
         match kind {
             Kind::Text(most) => format!("text, up to {most} characters"),
+            Kind::Words => "text".into(),
             Kind::Choice(words) => format!("`{}`", words.join("`, `")),
             Kind::Sampler => "a sampler's name, ComfyUI's, A1111's or diffusers'".into(),
             Kind::Schedule => "a schedule's name".into(),

@@ -18,7 +18,10 @@ fn a_variation_comes_from_the_picture_without_a_prompt_and_without_guidance() {
     let text = easel::output::read_parameters(&files[0]).expect("parameters inside");
     let parameters = easel::output::Parameters::parse(&text).expect("they are read back");
     assert_eq!(parameters.prompt.as_str(), "");
-    assert_eq!((parameters.strength.map(easel::request::Strength::get), parameters.guidance.get()), (Some(0.6), 1.0));
+    assert_eq!(
+        (parameters.strength.map(easel::request::Strength::get), parameters.guidance.get()),
+        (Some(0.6), 1.0)
+    );
     let other = png(image::imageops::flip_horizontal(&scene(64, 32)));
     assert_ne!(variation(&other).post(VARIATIONS).files()[0], files[0], "another picture, another variation");
 }

@@ -73,6 +73,7 @@ fn property(field: &Field) -> Schema {
         |kind: Type| ObjectBuilder::new().schema_type(nullable(field, kind)).description(about.clone());
     match field.kind {
         Kind::Text(most) => object(Type::String).max_length(Some(most)).into(),
+        Kind::Words => object(Type::String).into(),
         Kind::Choice(words) => choice(field, object(Type::String), words),
         Kind::Sampler => choice(field, object(Type::String), &names(SamplerKind::ALL, SamplerKind::name)),
         Kind::Schedule => choice(field, object(Type::String), &names(ScheduleKind::ALL, ScheduleKind::name)),
