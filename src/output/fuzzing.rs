@@ -124,7 +124,11 @@ where
     let (began, time) = (Instant::now(), Duration::from_secs(seconds.unwrap_or(0)));
     let mut cases = 0_u64;
     loop {
-        match runner.run(&strategy, |value| Ok(check(value))) {
+        let run = |value| {
+            check(value);
+            Ok(())
+        };
+        match runner.run(&strategy, run) {
             Ok(()) => cases += u64::from(CASES),
             Err(TestError::Fail(why, value)) => panic!("{why}\n{value:?}"),
             Err(TestError::Abort(why)) => panic!("{why}"),

@@ -1,10 +1,8 @@
 //! What the OpenAPI document and its table of fields say is what the server does.
 
+use crate::forms::{data_url, png, scene};
 use crate::support::{GENERATIONS, exchange, quick, shared};
 use serde_json::{Value, json};
-
-/// The head of a request for an edit with a JSON body.
-const EDITS: &str = "POST /v1/images/edits HTTP/1.1\r\ncontent-type: application/json";
 
 /// The document.
 fn document() -> Value {
@@ -23,15 +21,18 @@ fn properties(document: &Value, path: &str) -> Vec<String> {
 /// A body that is drawn at once by both routes.
 fn edit(fields: Value) -> Value {
     let mut body = quick(fields);
-    body["images"] = json!([{"image_url": crate::edits::data_url()}]);
+    body["images"] = json!([{"image_url": data_url("image/png", &png(scene(64, 64)))}]);
     body
 }
 
 #[test]
 fn a_value_of_the_wrong_type_is_refused_in_the_name_of_its_field() {
     let document = document();
-    let routes =
-        [(GENERATIONS, "/v1/images/generations", quick(json!({}))), (EDITS, "/v1/images/edits", edit(json!({})))];
+    let edits = "POST /v1/images/edits HTTP/1.1\r\ncontent-type: application/json";
+    let routes = [
+        (GENERATIONS, "/v1/images/generations", quick(json!({}))),
+        (edits, "/v1/images/edits", edit(json!({}))),
+    ];
     for (head, path, good) in routes {
         for name in properties(&document, path) {
             let mut body = good.clone();
@@ -68,7 +69,9 @@ fn the_pages_of_the_docs_come_from_this_server_alone() {
     let page = |path: &str| exchange(shared(), &format!("GET /docs/{path} HTTP/1.1"), b"");
     let index = page("");
     assert_eq!(index.header("content-type"), Some("text/html"));
-    assert!(index.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'self'")));
+    assert!(
+        index.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'self'"))
+    );
     let parts: Vec<String> = index
         .text()
         .split(['"'])

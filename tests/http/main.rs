@@ -4,6 +4,7 @@
 #[cfg(unix)]
 mod bucket;
 mod cors;
+mod document;
 mod draw;
 mod edits;
 mod errors;
