@@ -34,7 +34,7 @@ pub struct Metrics {
     pub batch_rows: Histogram,
     /// Seconds of each UNet call with its update, by rows.
     pub step_seconds: HistogramVec,
-    /// Seconds of device or output work, by stage: encode, denoise, decode, output.
+    /// Seconds of device or output work, by stage: encode, denoise, preview, decode, output.
     pub stage_seconds: HistogramVec,
     /// Pictures drawn.
     pub images: IntCounter,

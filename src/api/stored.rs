@@ -89,12 +89,12 @@ pub(super) async fn sweep(state: State) {
         (
             status = 200,
             description = "The picture's file",
-            content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))
+            content((String = "image/png"), (String = "image/jpeg"), (String = "image/webp"))
         ),
         (
             status = 206,
             description = "The part that `range` asks for",
-            content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"))
+            content((String = "image/png"), (String = "image/jpeg"), (String = "image/webp"))
         ),
         (status = 304, description = "It is what `if-none-match` names"),
         (status = 404, description = "There is no such picture, or no longer", body = ErrorAnswer),

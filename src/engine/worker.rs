@@ -293,7 +293,10 @@ impl Floor<'_> {
     pub(super) fn preview(&mut self, id: JobId, index: u32) {
         let Some(drawing) = self.drawings.get(&id) else { return };
         let Some(job) = &drawing.job else { return };
-        match guarded(|| self.pipeline.preview(job)) {
+        let began = Instant::now();
+        let preview = guarded(|| self.pipeline.preview(job));
+        self.stage("preview", began);
+        match preview {
             Ok(picture) => drawing.tell(Event::Preview { image: drawing.image, index, picture }),
             Err(error) => tracing::warn!(job = id.0, %error, "a preview failed"),
         }

@@ -28,6 +28,19 @@ fn sigterm_loses_no_request_that_fits_into_the_grace_time_and_refuses_new_ones()
 }
 
 #[test]
+fn sigterm_lets_a_stream_come_to_its_end() {
+    let mut program = Program::start(&["--grace", "100"]);
+    let stream = program.ask(json!({"stream": true, "partial_images": 2, "steps": 60, "size": "256x256"}));
+    eventually("it is inside", || Samples::of(program.server).inside() == 1.0);
+    program.signal("TERM");
+    eventually("the program is not ready any more", || program.readiness() == Some(503));
+    let text = receive(stream).chunks();
+    assert_eq!(text.matches("event: image_generation.partial_image").count(), 2);
+    assert_eq!(text.matches("event: image_generation.completed").count(), 1);
+    assert_eq!(program.end(Duration::from_secs(20)).code(), Some(0));
+}
+
+#[test]
 fn what_does_not_fit_into_the_grace_time_is_answered_503() {
     let mut program = Program::start(&["--grace", "1"]);
     let endless = program.ask(json!({"steps": 1000, "size": "256x256"}));

@@ -212,6 +212,17 @@ fn a_reader_who_hangs_up_stops_the_drawing() {
 }
 
 #[test]
+fn a_reader_who_does_not_read_holds_up_nobody_and_gets_all_of_it_later() {
+    let server = start_with(Settings { queue: 4, rows: Some(1), remember: false });
+    let slow =
+        ask(server, json!({"size": "512x512", "partial_images": 3, "steps": 4, "output_format": "png"}));
+    eventually("the device is done with it", || Samples::of(server).get("easel_images_total") == 1.0);
+    assert_eq!(events(&receive(ask(server, json!({}))).chunks()).len(), 1, "the next one is served");
+    let names: Vec<String> = events(&receive(slow).chunks()).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+}
+
+#[test]
 fn a_stream_is_counted_when_it_ends() {
     let server = start(4);
     let whole = "easel_requests_total{route=\"/v1/images/generations\",status=\"200\"}";
