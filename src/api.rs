@@ -31,6 +31,7 @@ mod rate;
 mod stored;
 mod stream;
 mod submit;
+mod usage;
 mod wire;
 
 use crate::config::{ModelAliases, Origins, PublicUrl};

@@ -10,6 +10,7 @@ use super::openapi::DrawingRefusals;
 use super::parse::{self, Asked, Delivery};
 use super::stream::{Events, Stream};
 use super::submit::submit;
+use super::usage::usage;
 use super::wire::ImageGeneration;
 use super::{State, body, now, stored};
 use crate::engine::Drawn;
@@ -55,9 +56,12 @@ async fn draw(http: &HttpRequest, state: &State, asked: Asked) -> ApiResult<Http
         Delivery::Url => (0, Some(stored::base(http, state)?)),
         Delivery::Base64 => (0, None),
     };
-    let size = request.size.to_string();
+    let (drawn, size) = (request.size.to_string(), request.finish.extent.to_string());
     let mut answer = HttpResponse::Ok();
     answer.insert_header(("easel-seed", request.seed.to_string()));
+    if drawn != size {
+        answer.insert_header(("easel-drawn-size", drawn));
+    }
     if !ignored.is_empty() {
         answer.insert_header(("easel-ignored", listed(&ignored)));
     }
@@ -66,11 +70,12 @@ async fn draw(http: &HttpRequest, state: &State, asked: Asked) -> ApiResult<Http
     let ticket = submit(http, state, request, previews)?;
     http.extensions_mut().insert(Taken::default());
     if let Delivery::Stream { .. } = reply.delivery {
-        let events = Events::on(http.path());
-        let stream = Stream { ticket, files, events, keep_alive: state.settings.keep_alive };
+        let (events, quality) = (Events::on(http.path()), reply.quality.unwrap_or("auto"));
+        let stream = Stream { ticket, files, events, quality, keep_alive: state.settings.keep_alive };
         return stream.answer(http, answer).await;
     }
-    let Drawn { pictures, waited } = ticket.finish().await?;
+    let Drawn { pictures, waited, text_tokens } = ticket.finish().await?;
+    let usage = usage(&files.request, text_tokens);
     let (files, output) = apart(move || files.of(&pictures)).await??;
     http.extensions_mut().insert(Taken { waited: Some(waited), output: Some(output) });
     let data = match base {
@@ -80,8 +85,11 @@ async fn draw(http: &HttpRequest, state: &State, asked: Asked) -> ApiResult<Http
     Ok(answer.json(Images {
         created: now(),
         data,
+        background: "opaque",
         output_format: wire_name(reply.format),
+        quality: reply.quality,
         size: STRICT_SIZES.into_iter().find(|strict| *strict == size),
+        usage,
     }))
 }
 

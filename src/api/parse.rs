@@ -40,7 +40,7 @@ pub(super) fn generation(body: &[u8], resident: Resident, fresh: Seed) -> ApiRes
     let prompt = prompt.ok_or_else(|| Error::parameter("prompt", "prompt is required"))?;
     from_text_alone(&fields)?;
     let options = options::options(&mut fields)?;
-    let reply = reply::reply(&mut fields)?;
+    let reply = reply::reply(&mut fields, options.effort)?;
     unused::unused(&mut fields)?;
     let request = options.resolve(prompt, &resident.model.defaults, fresh)?;
     reply.allows(request.count)?;

@@ -15,6 +15,7 @@ mod limits;
 mod program;
 mod refuse;
 mod routes;
+mod sizes;
 #[cfg(unix)]
 mod stop;
 mod stored;
