@@ -124,11 +124,11 @@ where
     let (began, time) = (Instant::now(), Duration::from_secs(seconds.unwrap_or(0)));
     let mut cases = 0_u64;
     loop {
-        let run = |value| {
+        let checked = runner.run(&strategy, |value| {
             check(value);
             Ok(())
-        };
-        match runner.run(&strategy, run) {
+        });
+        match checked {
             Ok(()) => cases += u64::from(CASES),
             Err(TestError::Fail(why, value)) => panic!("{why}\n{value:?}"),
             Err(TestError::Abort(why)) => panic!("{why}"),

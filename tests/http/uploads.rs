@@ -5,6 +5,7 @@ use crate::support::{common_store, eventually, exchange, receive, send_framed, s
 use easel::api;
 use easel::engine::Settings;
 use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
 
 /// A server that holds a mebibyte of callers' pictures.
 fn small_room() -> SocketAddr {
@@ -143,14 +144,17 @@ fn uploads_beyond_the_room_are_refused_with_a_time_and_taken_when_others_are_gon
     let answer = large.post_to(server, EDITS);
     let (_, message) = answer.error(503);
     assert!(message.contains("1 MiB") && answer.header("retry-after").is_some(), "{message}");
-    // Two that have sent most of what they will send leave no room for a third.
+    // Two that have sent most of what they will send leave no room for a third; one that is refused because the third
+    // came before it was done sends again.
     let part = Form::quick().file("image", &vec![0; 500 << 10]);
     let framed = format!("{}\r\ncontent-length: 10000000", head(EDITS));
-    let held: Vec<_> = (0..2).map(|_| send_framed(server, &framed, part.open())).collect();
-    let third = Form::edit(&png(scene(64, 64)));
+    let mut held = Vec::new();
     eventually("the room is taken", || {
+        held = (0..2).map(|_| send_framed(server, &framed, part.open())).collect();
+        std::thread::sleep(Duration::from_millis(100));
         Form::quick().file("image", &vec![0; 300 << 10]).post_to(server, EDITS).status == 503
     });
     drop(held);
+    let third = Form::edit(&png(scene(64, 64)));
     eventually("the room is free again", || third.post_to(server, EDITS).status == 200);
 }

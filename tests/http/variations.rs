@@ -2,6 +2,7 @@
 
 use crate::forms::{Form, VARIATIONS, cut_out, png, scene};
 use crate::support::{exchange, shared};
+use easel::request::Strength;
 
 fn variation(file: &[u8]) -> Form {
     let fields = [("size", "64x64"), ("steps", "3"), ("seed", "7"), ("response_format", "b64_json")];
@@ -18,10 +19,7 @@ fn a_variation_comes_from_the_picture_without_a_prompt_and_without_guidance() {
     let text = easel::output::read_parameters(&files[0]).expect("parameters inside");
     let parameters = easel::output::Parameters::parse(&text).expect("they are read back");
     assert_eq!(parameters.prompt.as_str(), "");
-    assert_eq!(
-        (parameters.strength.map(easel::request::Strength::get), parameters.guidance.get()),
-        (Some(0.6), 1.0)
-    );
+    assert_eq!((parameters.strength.map(Strength::get), parameters.guidance.get()), (Some(0.6), 1.0));
     let other = png(image::imageops::flip_horizontal(&scene(64, 32)));
     assert_ne!(variation(&other).post(VARIATIONS).files()[0], files[0], "another picture, another variation");
 }
