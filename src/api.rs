@@ -9,10 +9,13 @@
 mod body;
 mod caller;
 mod cors;
+mod data_url;
 mod docs;
 mod dto;
 mod edge;
+mod edits;
 mod error;
+mod fetch;
 mod fields;
 mod files;
 mod gate;
@@ -20,20 +23,25 @@ mod idempotency;
 mod ids;
 mod ignored;
 mod images;
+mod inputs;
 mod keys;
 mod models;
+mod multipart;
 mod openapi;
 mod ops;
 mod panics;
 mod parse;
 mod places;
+#[cfg(test)]
+mod properties;
 mod rate;
+mod room;
 mod stored;
 mod stream;
 mod submit;
 mod wire;
 
-use crate::config::{ModelAliases, Origins, PublicUrl};
+use crate::config::{FetchHost, ModelAliases, Origins, PublicUrl};
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -45,16 +53,19 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, rt};
 use caller::Callers;
 use error::{ApiError, ApiResult, Fault};
+use fetch::Fetcher;
 use idempotency::Once;
 use openapi::Methods;
 use places::Places;
 use rate::Rate;
+use room::Room;
 use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 use utoipa_actix_web::AppExt;
 
 pub use keys::{Keys, Source as KeySource};
@@ -71,6 +82,10 @@ struct State {
     rate: Option<Arc<Rate>>,
     places: Option<Places>,
     once: Once,
+    room: Room,
+    /// Pictures that are decoded at once.
+    decoders: Arc<Semaphore>,
+    fetcher: Fetcher,
     /// When the server began, in Unix seconds.
     since: u64,
 }
@@ -100,6 +115,10 @@ pub struct Settings {
     pub pictures_per_caller: Option<NonZeroU32>,
     /// Origins of web pages that may call.
     pub cors_origins: Origins,
+    /// Hosts that pictures may be fetched from.
+    pub fetch_from: Vec<FetchHost>,
+    /// Bytes of callers' pictures that are held at once.
+    pub room: usize,
 }
 
 impl Default for Settings {
@@ -116,6 +135,8 @@ impl Default for Settings {
             requests_per_minute: None,
             pictures_per_caller: None,
             cors_origins: Origins::default(),
+            fetch_from: Vec::new(),
+            room: 1 << 30,
         }
     }
 }
@@ -130,6 +151,9 @@ pub struct Server {
 /// Threads that speak HTTP. Pictures are drawn and encoded elsewhere, so a few serve thousands of connections.
 const WORKERS: usize = 2;
 
+/// Pictures that are decoded at once: the largest takes more than a gigabyte while it is.
+const DECODERS: usize = 2;
+
 /// How long a stopping server waits, after the engine has ended, until its last answers are encoded and read.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
@@ -140,7 +164,8 @@ impl Server {
     /// Takes the address; port 0 lets the system choose one. Opens the store.
     ///
     /// # Errors
-    /// If the host is unknown, the port is taken or not allowed, or the store cannot be used.
+    /// If the host is unknown, the port is taken or not allowed, the store cannot be used, or pictures are to be fetched
+    /// and cannot be.
     pub fn bind(host: &str, port: u16, engine: Engine, metrics: Metrics, settings: Settings) -> Result<Self> {
         let listener = TcpListener::bind((host, port))
             .map_err(|cause| Error::config(format!("cannot listen on {host}:{port}: {cause}")))?;
@@ -155,6 +180,9 @@ impl Server {
             rate: settings.requests_per_minute.map(|limit| Arc::new(Rate::new(limit))),
             places: settings.pictures_per_caller.map(Places::new),
             once: Once::new(settings.url_lifetime),
+            room: Room::new(settings.room),
+            decoders: Arc::new(Semaphore::new(DECODERS)),
+            fetcher: Fetcher::new(&settings.fetch_from)?,
             settings,
             since: now(),
         };
@@ -244,6 +272,8 @@ async fn when_ended(engine: Engine, server: ServerHandle) {
 fn routes(config: &mut utoipa_actix_web::service_config::ServiceConfig) {
     config
         .service(images::generations)
+        .service(edits::edits)
+        .service(edits::variations)
         .service(stored::image)
         .service(models::list)
         .service(models::retrieve)

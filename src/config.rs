@@ -3,10 +3,12 @@
 mod access;
 mod public_url;
 mod storage;
+mod uploads;
 
 pub use access::{AccessArgs, ModelAliases, Origins, Secret};
 pub use public_url::PublicUrl;
 pub use storage::StorageArgs;
+pub use uploads::{FetchHost, UploadArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
@@ -99,6 +101,9 @@ pub struct ServeArgs {
     /// Where pictures are kept.
     #[command(flatten)]
     pub storage: StorageArgs,
+    /// Callers' pictures.
+    #[command(flatten)]
+    pub uploads: UploadArgs,
     /// How log lines are written
     #[arg(long, env = "EASEL_LOG", value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,

@@ -14,6 +14,8 @@ pub enum ErrorKind {
     InvalidImage {
         /// The parameter that carried the picture.
         param: &'static str,
+        /// What is wrong with it.
+        flaw: ImageFlaw,
     },
     /// A checkpoint is missing, damaged, or of a kind that is not supported.
     Checkpoint,
@@ -40,6 +42,29 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// What is wrong with a picture that came with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageFlaw {
+    /// It is damaged, cut short, or of a kind that its format's decoder does not know.
+    Damaged,
+    /// It is no picture, or not of the format that it claims.
+    Format,
+    /// It is of a format that is not read.
+    MediaType,
+    /// It has no bytes.
+    Empty,
+    /// It has too many pixels.
+    TooLarge,
+    /// It has too many bytes.
+    FileTooLarge,
+    /// It is not the base64 that it must be.
+    Base64,
+    /// It is behind a URL that may not be fetched.
+    Url,
+    /// It is behind a URL, and did not arrive.
+    Download,
+}
+
 /// An error: its kind and a message that names the parameter or file, the bound, and the value found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -62,9 +87,14 @@ impl Error {
         Self::new(ErrorKind::InvalidParameter { param }, message)
     }
 
-    /// A picture that cannot be read.
+    /// A picture that is damaged.
     pub fn image(param: &'static str, message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::InvalidImage { param }, message)
+        Self::flawed(param, ImageFlaw::Damaged, message)
+    }
+
+    /// A picture that cannot be used, and why.
+    pub fn flawed(param: &'static str, flaw: ImageFlaw, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidImage { param, flaw }, message)
     }
 
     /// A checkpoint that cannot be used.
@@ -100,7 +130,7 @@ impl Error {
     /// The name of the parameter at fault, where there is one.
     pub fn param(&self) -> Option<&'static str> {
         match self.kind {
-            ErrorKind::InvalidParameter { param } | ErrorKind::InvalidImage { param } => Some(param),
+            ErrorKind::InvalidParameter { param } | ErrorKind::InvalidImage { param, .. } => Some(param),
             _ => None,
         }
     }

@@ -1,12 +1,16 @@
 //! Pixels to bytes, and the reading of pictures that come in.
 //!
 //! [`encode()`] writes a picture as PNG, JPEG or WebP, with the [`Parameters`] that drew it inside;
-//! [`read_parameters`] takes them out again. [`read_picture`] and [`read_mask`] decode what a request brings. A
-//! [`Store`] keeps files for callers who fetch them by their address.
+//! [`read_parameters`] takes them out again. [`read_picture`], [`read_cutout`] and [`read_mask`] decode what a request
+//! brings. A [`Store`] keeps files for callers who fetch them by their address.
 
 mod embed;
 mod encode;
+#[cfg(test)]
+pub(crate) mod fuzzing;
 mod metadata;
+#[cfg(test)]
+mod properties;
 mod read;
 #[cfg(feature = "server")]
 mod store;
@@ -14,7 +18,7 @@ mod store;
 pub use embed::read_parameters;
 pub use encode::{Format, Quality, encode};
 pub use metadata::Parameters;
-pub use read::{Limits, read_mask, read_picture};
+pub use read::{Limits, media_type, read_cutout, read_mask, read_picture};
 #[cfg(feature = "server")]
 pub use store::{Name, Store};
 
@@ -42,7 +46,7 @@ mod tests {
         let text = read_parameters(file);
         let _ = text.map(|text| Parameters::parse(&text));
         let _ = read_picture(file, "image", limits);
-        let _ = read_mask(file, limits);
+        let _ = read_mask(file, "mask", limits);
     }
 
     #[test]

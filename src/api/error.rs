@@ -1,7 +1,7 @@
 //! What callers read when something fails: the one table from errors to HTTP, and OpenAI's error object.
 
 use super::dto::{ErrorAnswer, ErrorObject};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, ImageFlaw};
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) enum Fault {
     /// Anything behind the API.
     Library(ErrorKind),
-    /// The body is no JSON object, or broke off.
+    /// The body is no JSON object or no form, or broke off.
     Body,
     /// The body takes too long to arrive.
     SlowBody,
@@ -79,7 +79,7 @@ fn row(fault: &Fault) -> Row {
     match fault {
         Fault::Library(kind) => match kind {
             ErrorKind::InvalidParameter { .. } => (400, REQUEST, Some("invalid_value"), "invalid_value"),
-            ErrorKind::InvalidImage { .. } => (400, REQUEST, Some("invalid_image"), "invalid_image"),
+            ErrorKind::InvalidImage { flaw, .. } => (400, REQUEST, Some(image_code(*flaw)), "invalid_image"),
             ErrorKind::QueueFull { .. } => (429, LIMIT, Some("rate_limit_exceeded"), "queue_full"),
             ErrorKind::Cancelled => (499, REQUEST, Some("request_cancelled"), "cancelled"),
             ErrorKind::Timeout => (504, SERVER, Some("timeout"), "timeout"),
@@ -110,6 +110,21 @@ fn row(fault: &Fault) -> Row {
     }
 }
 
+/// OpenAI's code for what is wrong with a picture.
+fn image_code(flaw: ImageFlaw) -> &'static str {
+    match flaw {
+        ImageFlaw::Damaged => "invalid_image",
+        ImageFlaw::Format => "invalid_image_format",
+        ImageFlaw::MediaType => "unsupported_image_media_type",
+        ImageFlaw::Empty => "empty_image_file",
+        ImageFlaw::TooLarge => "image_too_large",
+        ImageFlaw::FileTooLarge => "image_file_too_large",
+        ImageFlaw::Base64 => "invalid_base64_image",
+        ImageFlaw::Url => "invalid_image_url",
+        ImageFlaw::Download => "failed_to_download_image",
+    }
+}
+
 impl ApiError {
     /// A fault with its sentence, which must name the bound and the value given where there are any.
     pub(super) fn new(fault: Fault, message: impl Into<String>) -> Self {
@@ -123,7 +138,7 @@ impl ApiError {
 
     fn param(&self) -> Option<&'static str> {
         match self.fault {
-            Fault::Library(ErrorKind::InvalidParameter { param } | ErrorKind::InvalidImage { param }) => {
+            Fault::Library(ErrorKind::InvalidParameter { param } | ErrorKind::InvalidImage { param, .. }) => {
                 Some(param)
             }
             Fault::UnknownModel | Fault::NotDeletable => Some("model"),

@@ -1,4 +1,6 @@
-//! The fields of a JSON body, taken one by one by name; what nobody takes has been ignored.
+//! The fields of a body, taken one by one by name; what nobody takes has been ignored.
+//!
+//! A form has only texts: numbers and truth values are read from them as JSON writes them.
 
 use super::error::{ApiError, ApiResult, Fault};
 use super::shown;
@@ -11,12 +13,17 @@ use std::collections::BTreeSet;
 pub(super) struct Fields {
     map: Map<String, Value>,
     ignored: BTreeSet<String>,
+    /// Whether they came as a form.
+    is_form: bool,
+    /// Names that a form gives more than once.
+    repeated: BTreeSet<String>,
 }
 
 /// A field as the caller spelled it, with its value, which is not null.
 struct Given {
     name: &'static str,
     value: Value,
+    is_form: bool,
 }
 
 impl Fields {
@@ -29,10 +36,32 @@ impl Fields {
         let text = std::str::from_utf8(body)
             .map_err(|bad| refused(format!("the body is not UTF-8 from byte {}", bad.valid_up_to())))?;
         match serde_json::from_str(text) {
-            Ok(Value::Object(map)) => Ok(Self { map, ignored: BTreeSet::new() }),
+            Ok(Value::Object(map)) => {
+                Ok(Self { map, ignored: BTreeSet::new(), is_form: false, repeated: BTreeSet::new() })
+            }
             Ok(other) => Err(refused(format!("the body must be a JSON object; got {}", described(&other)))),
             Err(bad) => Err(refused(format!("the body is not JSON: {bad}"))),
         }
+    }
+
+    /// The fields of a form. An empty text counts as absent, since that is how SDKs write null; a value that is no text
+    /// is a file where none is read.
+    pub(super) fn of_form(texts: Vec<(String, Value)>) -> Self {
+        let (mut map, mut repeated) = (Map::new(), BTreeSet::new());
+        for (name, value) in texts {
+            if value.as_str().is_some_and(str::is_empty) {
+                continue;
+            }
+            if map.insert(name.clone(), value).is_some() {
+                repeated.insert(name);
+            }
+        }
+        Self { map, ignored: BTreeSet::new(), is_form: true, repeated }
+    }
+
+    /// Takes a value of any type by any of its `names`, with the name that it has.
+    pub(super) fn value(&mut self, names: &[&'static str]) -> Result<Option<(&'static str, Value)>> {
+        Ok(self.take(names)?.map(|given| (given.name, given.value)))
     }
 
     /// Takes a text by any of its `names`.
@@ -74,16 +103,24 @@ impl Fields {
         check: impl FnOnce(&Number) -> Result<T>,
     ) -> Result<Option<T>> {
         let Some(given) = self.take(names)? else { return Ok(None) };
-        match &given.value {
-            Value::Number(number) => check(number).map(Some).map_err(|error| respelled(error, given.name)),
-            _ => Err(given.must_be(what)),
-        }
+        let read: Option<Number> = match &given.value {
+            Value::Number(number) => Some(number.clone()),
+            Value::String(text) if given.is_form => text.parse().ok(),
+            _ => None,
+        };
+        let number = read.ok_or_else(|| given.must_be(what))?;
+        check(&number).map(Some).map_err(|error| respelled(error, given.name))
     }
 
     /// Takes a truth value.
     pub(super) fn flag(&mut self, name: &'static str) -> Result<Option<bool>> {
         let Some(given) = self.take(&[name])? else { return Ok(None) };
-        given.value.as_bool().map(Some).ok_or_else(|| given.must_be("true or false"))
+        let read = match given.value.as_str().filter(|_| given.is_form) {
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            _ => given.value.as_bool(),
+        };
+        read.map(Some).ok_or_else(|| given.must_be("true or false"))
     }
 
     /// Whether the field is there and not null.
@@ -107,11 +144,14 @@ impl Fields {
         for &name in names {
             let value = self.map.remove(name).filter(|value| !value.is_null());
             let Some(value) = value else { continue };
+            if self.repeated.contains(name) {
+                return Err(Error::parameter(name, format!("{name} is given more than once")));
+            }
             if let Some(first) = found {
                 let message = format!("{} and {name} are the same parameter; give one of them", first.name);
                 return Err(Error::parameter(name, message));
             }
-            found = Some(Given { name, value });
+            found = Some(Given { name, value, is_form: self.is_form });
         }
         Ok(found)
     }
@@ -119,7 +159,9 @@ impl Fields {
 
 impl Given {
     fn must_be(&self, expected: &str) -> Error {
-        let message = format!("{} must be {expected}; got {}", self.name, described(&self.value));
+        let is_file = self.is_form && self.value.is_object();
+        let got = if is_file { "a file".into() } else { described(&self.value) };
+        let message = format!("{} must be {expected}; got {got}", self.name);
         Error::parameter(self.name, message)
     }
 }
@@ -209,6 +251,53 @@ mod tests {
         assert_eq!(fields.text(&["user"], Ok), Ok(Some("me".to_owned())));
         fields.ignore("user");
         assert_eq!(fields.ignored().into_iter().collect::<Vec<_>>(), ["apple", "user", "zebra"]);
+    }
+
+    fn form(texts: &[(&str, &str)]) -> Fields {
+        let text = |&(name, text): &(&str, &str)| (name.to_owned(), Value::String(text.to_owned()));
+        Fields::of_form(texts.iter().map(text).collect())
+    }
+
+    #[test]
+    fn the_texts_of_a_form_are_read_as_what_the_field_needs() {
+        let mut fields = form(&[
+            ("prompt", "7"),
+            ("seed", "18446744073709551615"),
+            ("steps", "4.0"),
+            ("stream", "false"),
+            ("user", ""),
+            ("odd", "1"),
+            ("guidance_scale", "1.5"),
+        ]);
+        assert_eq!(fields.text(&["prompt"], Ok), Ok(Some("7".to_owned())));
+        assert_eq!(fields.whole(&["seed"], str::parse), Ok(Some(Seed(u64::MAX))));
+        assert_eq!(fields.whole(&["steps"], str::parse).unwrap().map(Steps::get), Some(4));
+        assert_eq!(
+            fields.number(&["guidance_scale"], |text| Ok(text.to_owned())),
+            Ok(Some("1.5".to_owned()))
+        );
+        assert_eq!((fields.flag("stream"), fields.flag("user")), (Ok(Some(false)), Ok(None)));
+        assert_eq!(fields.ignored().into_iter().collect::<Vec<_>>(), ["odd"]);
+    }
+
+    #[test]
+    fn a_text_of_a_form_that_is_not_what_the_field_needs_is_refused_with_it() {
+        for text in ["two", " 2", "0x2", "1_0", "NaN", "True", "{}"] {
+            let error = form(&[("steps", text)]).whole(&["steps"], str::parse::<Steps>).unwrap_err();
+            assert!(error.message().ends_with(&format!("got the string '{text}'")), "{error}");
+            assert_eq!(form(&[("stream", text)]).flag("stream").unwrap_err().param(), Some("stream"));
+        }
+        let file =
+            Fields::of_form(vec![("prompt".to_owned(), Value::Object(Map::new()))]).text(&["prompt"], Ok);
+        assert_eq!(file.unwrap_err().message(), "prompt must be a string; got a file");
+    }
+
+    #[test]
+    fn a_field_that_a_form_gives_twice_is_refused_and_an_empty_one_does_not_count() {
+        let error =
+            form(&[("steps", "2"), ("steps", "2")]).whole(&["steps"], str::parse::<Steps>).unwrap_err();
+        assert_eq!(error.message(), "steps is given more than once");
+        assert!(form(&[("steps", "2"), ("steps", "")]).whole(&["steps"], str::parse::<Steps>).is_ok());
     }
 
     #[test]

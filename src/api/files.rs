@@ -1,5 +1,6 @@
 //! Pictures as the files of an answer.
 
+use super::room::Hold;
 use crate::error::{Error, Result};
 use crate::output::{Format, Parameters, encode};
 use crate::request::{GenerateRequest, Picture};
@@ -13,6 +14,8 @@ pub(super) struct Files {
     pub request: GenerateRequest,
     pub model: String,
     pub format: Format,
+    /// The room that its pictures take.
+    pub _held: Hold,
 }
 
 impl Files {
@@ -36,7 +39,9 @@ impl Files {
 /// # Errors
 /// If it breaks off.
 pub(super) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    web::block(work).await.map_err(|cause| Error::internal(format!("the pictures were not encoded: {cause}")))
+    web::block(work)
+        .await
+        .map_err(|cause| Error::internal(format!("the work on the pictures broke off: {cause}")))
 }
 
 /// A file as JSON carries it.

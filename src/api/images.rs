@@ -8,6 +8,7 @@ use super::ignored::listed;
 use super::models::Resident;
 use super::openapi::DrawingRefusals;
 use super::parse::{self, Asked, Delivery};
+use super::room::Hold;
 use super::stream::{Events, Stream};
 use super::submit::submit;
 use super::wire::ImageGeneration;
@@ -43,12 +44,17 @@ pub(super) async fn generations(
 ) -> ApiResult<HttpResponse> {
     let body = body::json(&http, payload).await?;
     let asked = parse::generation(&body, Resident::of(&state)?, fresh_seed())?;
-    draw(&http, &state, asked).await
+    draw(&http, &state, asked, state.room.hold()).await
 }
 
 /// Draws what was asked for and answers with it. A caller who leaves drops this future, and with it the ticket: the
-/// drawing stops.
-async fn draw(http: &HttpRequest, state: &State, asked: Asked) -> ApiResult<HttpResponse> {
+/// drawing stops. `held` is what the request holds of the room for pictures until then.
+pub(super) async fn draw(
+    http: &HttpRequest,
+    state: &State,
+    asked: Asked,
+    held: Hold,
+) -> ApiResult<HttpResponse> {
     let Asked { request, reply, ignored } = asked;
     let (previews, base) = match reply.delivery {
         Delivery::Stream { previews } => (previews, None),
@@ -62,7 +68,7 @@ async fn draw(http: &HttpRequest, state: &State, asked: Asked) -> ApiResult<Http
         answer.insert_header(("easel-ignored", listed(&ignored)));
     }
     let model = state.engine.model()?.name.clone();
-    let files = Arc::new(Files { request: request.clone(), model, format: reply.format });
+    let files = Arc::new(Files { request: request.clone(), model, format: reply.format, _held: held });
     let ticket = submit(http, state, request, previews)?;
     http.extensions_mut().insert(Taken::default());
     if let Delivery::Stream { .. } = reply.delivery {
@@ -86,6 +92,6 @@ async fn draw(http: &HttpRequest, state: &State, asked: Asked) -> ApiResult<Http
 }
 
 /// The seed of a request that names none: 32 bits, so that it survives clients whose numbers are doubles.
-fn fresh_seed() -> Seed {
+pub(super) fn fresh_seed() -> Seed {
     Seed(super::ids::random() >> 32)
 }

@@ -24,6 +24,12 @@ impl<'a> Resident<'a> {
         Ok(Self { model: state.engine.model()?, aliases: &state.settings.model_aliases.0 })
     }
 
+    /// A model without aliases.
+    #[cfg(test)]
+    pub(super) fn alone(model: &'a Model) -> Self {
+        Self { model, aliases: &[] }
+    }
+
     /// Refuses a name that does not mean it.
     pub(super) fn check(&self, name: &str) -> ApiResult<()> {
         if self.names().any(|own| own == name) {

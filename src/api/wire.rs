@@ -2,7 +2,7 @@
 
 mod schema;
 
-pub(super) use schema::ImageGeneration;
+pub(super) use schema::{ImageEdit, ImageEditJson, ImageGeneration, ImageVariation};
 
 use crate::request::{ClipSkip, Count, Prompt, Steps};
 
@@ -156,28 +156,28 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     field(
         "quality",
-        DRAWN,
+        &ALL,
         Kind::Choice(&["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"]),
         Fate::Used,
         "Chooses the number of steps where `steps` does not",
     ),
     field(
         "response_format",
-        &[Generation, EditForm, Variation],
+        &ALL,
         Kind::Choice(&["url", "b64_json"]),
         Fate::Used,
         "A link that lives an hour, or the file in base64; streams always carry base64",
     ),
     field(
         "output_format",
-        DRAWN,
+        &ALL,
         Kind::Choice(&["png", "jpeg", "webp"]),
         Fate::Used,
         "What a picture is written as",
     ),
     field(
         "output_compression",
-        DRAWN,
+        &ALL,
         Kind::Whole(0, 100),
         Fate::Used,
         "Quality of JPEG and WebP; 100 writes WebP without loss",
@@ -193,15 +193,15 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     field(
         "background",
-        DRAWN,
+        &ALL,
         Kind::Choice(&["auto", "opaque", "transparent"]),
         Fate::Ignored,
         "Pictures are opaque; `transparent` is named as ignored",
     ),
-    field("moderation", DRAWN, Kind::Choice(&["auto", "low"]), Fate::Ignored, "Nothing is moderated"),
-    field("style", DRAWN, Kind::Choice(&["vivid", "natural"]), Fate::Ignored, "Say it in the prompt"),
+    field("moderation", &ALL, Kind::Choice(&["auto", "low"]), Fate::Ignored, "Nothing is moderated"),
+    field("style", &ALL, Kind::Choice(&["vivid", "natural"]), Fate::Ignored, "Say it in the prompt"),
     field("user", &ALL, Kind::Text(4096), Fate::Ignored, "Callers are told apart by their keys"),
-    field("negative_prompt", DRAWN, Kind::Text(Prompt::MAX_CHARS), Fate::Used, "What to steer away from"),
+    field("negative_prompt", &ALL, Kind::Text(Prompt::MAX_CHARS), Fate::Used, "What to steer away from"),
     Field {
         aliases: &["num_inference_steps"],
         ..field("steps", &ALL, Kind::Whole(Steps::MIN as u64, Steps::MAX as u64), Fate::Used, "Sampler steps")

@@ -35,7 +35,7 @@ fn options(args: &GenerateArgs) -> Result<Options> {
     let pair = args.sampler.as_deref().map(parse_pair).transpose()?;
     let picture =
         |path: &PathBuf| Ok::<_, anyhow::Error>(read_picture(&read(path)?, "image", Limits::default())?);
-    let mask = |path: &PathBuf| Ok::<_, anyhow::Error>(read_mask(&read(path)?, Limits::default())?);
+    let mask = |path: &PathBuf| Ok::<_, anyhow::Error>(read_mask(&read(path)?, "mask", Limits::default())?);
     Ok(Options {
         negative: args.negative.as_deref().map(Prompt::negative).transpose()?,
         size: parsed(&args.size)?,

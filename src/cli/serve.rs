@@ -25,6 +25,8 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         storage: args.storage.storage.clone(),
         url_lifetime: Duration::from_secs(u64::from(args.storage.url_lifetime)),
         public_url: args.storage.public_url.clone(),
+        fetch_from: args.uploads.fetch_images_from.clone(),
+        room: (args.uploads.upload_memory as usize) << 20,
         ..access(&args.access)?
     };
     let metrics = Metrics::new()?;

@@ -143,7 +143,7 @@ impl Parameters {
         };
         let (sampler, schedule) = settings.sampler_and_schedule()?;
         Ok(Self {
-            prompt: Prompt::new(prompt)?,
+            prompt: if prompt.is_empty() { Prompt::empty() } else { Prompt::new(prompt)? },
             negative: negative.map(Prompt::negative).transpose()?,
             steps: settings.required("steps", "Steps")?,
             sampler,
@@ -503,6 +503,15 @@ mod tests {
         assert_eq!(refusal(&whole.replace("skip: 1", "skip: -9223372036854775808")).0, Some("clip_skip"));
         let (param, message) = refusal(&whole.replace("Euler", "Oiler"));
         assert!(param == Some("sampler") && message.contains("euler_ancestral"), "{message}");
-        assert_eq!(refusal(whole.trim_start_matches('x')).0, Some("prompt"));
+        let long = "x".repeat(Prompt::MAX_CHARS + 1);
+        assert_eq!(refusal(&whole.replacen('x', &long, 1)).0, Some("prompt"));
+    }
+
+    #[test]
+    fn a_picture_drawn_without_a_prompt_tells_its_settings() {
+        let text = "Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64";
+        let parameters = Parameters::parse(text).unwrap();
+        assert_eq!(parameters.prompt, Prompt::empty());
+        assert_eq!(Parameters::parse(&parameters.to_text()), Ok(parameters));
     }
 }

@@ -1,10 +1,10 @@
 //! Pictures and masks that come with a request: bytes to pixels, with bounds checked before any pixel is
 //! decoded.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ImageFlaw, Result};
 use crate::request::{Mask, Picture};
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
+use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 use img_parts::{Bytes, jpeg::Jpeg};
 use std::io::{Cursor, ErrorKind};
 
@@ -36,6 +36,28 @@ pub fn read_picture(bytes: &[u8], param: &'static str, limits: Limits) -> Result
     Picture::new(decode(bytes, param, limits)?.into_rgb8())
 }
 
+/// Decodes a picture as [`read_picture`] does, and the mask that its own transparency is: what is more transparent than
+/// not (alpha up to 127). A picture without such a part has no mask.
+///
+/// # Errors
+/// As [`read_picture`].
+pub fn read_cutout(bytes: &[u8], param: &'static str, limits: Limits) -> Result<(Picture, Option<Mask>)> {
+    let image = decode(bytes, param, limits)?;
+    let mask = image.color().has_alpha().then(|| by_transparency(&image.to_luma_alpha8()));
+    let mask = mask.filter(|mask| mask.as_bytes().contains(&255));
+    Ok((Picture::new(image.into_rgb8())?, mask))
+}
+
+/// The media type of a file, as far as its first bytes tell; `None` where it is none of those that are read.
+pub fn media_type(bytes: &[u8]) -> Option<&'static str> {
+    match image::guess_format(bytes).ok()? {
+        ImageFormat::Png => Some("image/png"),
+        ImageFormat::Jpeg => Some("image/jpeg"),
+        ImageFormat::WebP => Some("image/webp"),
+        _ => None,
+    }
+}
+
 /// Decodes a mask, a file as in [`read_picture`], by the rule that its transparency calls for:
 ///
 /// - OpenAI's, where any pixel is the least transparent: what is more transparent than not (alpha up to 127,
@@ -43,18 +65,25 @@ pub fn read_picture(bytes: &[u8], param: &'static str, limits: Limits) -> Result
 /// - A1111's and diffusers', where none is: what is lighter than not (grey from 128 on) is drawn anew.
 ///
 /// # Errors
-/// As [`read_picture`], with the parameter `mask`.
-pub fn read_mask(bytes: &[u8], limits: Limits) -> Result<Mask> {
-    let image = decode(bytes, "mask", limits)?;
+/// As [`read_picture`].
+pub fn read_mask(bytes: &[u8], param: &'static str, limits: Limits) -> Result<Mask> {
+    let image = decode(bytes, param, limits)?;
     if !image.color().has_alpha() {
         return Ok(Mask::new(image.into_luma8()));
     }
     let pixels = image.into_luma_alpha8();
-    let is_transparent = pixels.pixels().any(|pixel| pixel.0[1] < 255);
-    let drawn = |[grey, alpha]: [u8; 2]| if is_transparent { 255 - alpha } else { grey };
+    if pixels.pixels().any(|pixel| pixel.0[1] < 255) {
+        return Ok(by_transparency(&pixels));
+    }
     Ok(Mask::new(GrayImage::from_fn(pixels.width(), pixels.height(), |x, y| {
-        image::Luma([drawn(pixels.get_pixel(x, y).0)])
+        image::Luma([pixels.get_pixel(x, y).0[0]])
     })))
+}
+
+fn by_transparency(pixels: &GrayAlphaImage) -> Mask {
+    Mask::new(GrayImage::from_fn(pixels.width(), pixels.height(), |x, y| {
+        image::Luma([255 - pixels.get_pixel(x, y).0[1]])
+    }))
 }
 
 fn decode(bytes: &[u8], param: &'static str, limits: Limits) -> Result<DynamicImage> {
@@ -64,7 +93,7 @@ fn decode(bytes: &[u8], param: &'static str, limits: Limits) -> Result<DynamicIm
         false => Error::image(param, format!("{param} is damaged or of an unsupported kind: {cause}")),
     };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(bounds(limits));
+    reader.limits(beside_the_pixels());
     let mut decoder = reader.into_decoder().map_err(damaged)?;
     check_size(decoder.dimensions(), param, limits)?;
     if format == ImageFormat::Jpeg && !has_end(bytes) {
@@ -76,24 +105,30 @@ fn decode(bytes: &[u8], param: &'static str, limits: Limits) -> Result<DynamicIm
     Ok(image)
 }
 
-/// What the decoders may allocate: the largest picture at eight bytes a pixel, and 64 MiB beside it. Sides are
-/// left to [`check_size`], which names the bound.
-fn bounds(limits: Limits) -> image::Limits {
+/// What the decoders may allocate before and beside the pixels, colour profiles and texts that unpack to a thousand
+/// times their length among it. The pixels are bounded by [`check_size`].
+fn beside_the_pixels() -> image::Limits {
     let mut bounds = image::Limits::no_limits();
-    bounds.max_alloc = Some(limits.max_pixels.saturating_mul(8).saturating_add(64 << 20));
+    bounds.max_alloc = Some(64 << 20);
     bounds
 }
 
 fn format_of(bytes: &[u8], param: &'static str) -> Result<ImageFormat> {
     if bytes.is_empty() {
-        return Err(Error::image(param, format!("{param} is empty")));
+        return Err(Error::flawed(param, ImageFlaw::Empty, format!("{param} is empty")));
     }
     match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => Ok(format),
-        Ok(other) => {
-            Err(Error::image(param, format!("{param} must be a PNG, JPEG or WebP file; it is {other:?}")))
-        }
-        Err(_) => Err(Error::image(param, format!("{param} must be a PNG, JPEG or WebP file; it is none"))),
+        Ok(other) => Err(Error::flawed(
+            param,
+            ImageFlaw::MediaType,
+            format!("{param} must be a PNG, JPEG or WebP file; it is {other:?}"),
+        )),
+        Err(_) => Err(Error::flawed(
+            param,
+            ImageFlaw::Format,
+            format!("{param} must be a PNG, JPEG or WebP file; it is none"),
+        )),
     }
 }
 
@@ -105,7 +140,8 @@ fn check_size((width, height): (u32, u32), param: &'static str, limits: Limits) 
     }
     if width > max_side || height > max_side || pixels > max_pixels {
         let bound = format!("at most {max_side} pixels a side and {max_pixels} in all");
-        return Err(Error::image(param, format!("{param} may have {bound}; it is {width}x{height}")));
+        let message = format!("{param} may have {bound}; it is {width}x{height}");
+        return Err(Error::flawed(param, ImageFlaw::TooLarge, message));
     }
     Ok(())
 }
@@ -149,7 +185,7 @@ mod tests {
 
     fn refusal(file: &[u8], limits: Limits) -> String {
         let error = read_picture(file, "image[]", limits).unwrap_err();
-        assert_eq!(error.kind(), &ErrorKind::InvalidImage { param: "image[]" });
+        assert!(matches!(error.kind(), ErrorKind::InvalidImage { param: "image[]", .. }), "{error:?}");
         error.message().to_owned()
     }
 
@@ -190,7 +226,7 @@ mod tests {
         encoder.set_trns(vec![255, 0]);
         encoder.write_header().unwrap().write_image_data(&[0b0100_0000]).unwrap();
         assert_eq!(read(&file).as_bytes(), [10, 20, 30, 40, 50, 60]);
-        assert_eq!(read_mask(&file, Limits::default()).unwrap().as_bytes(), [0, 255]);
+        assert_eq!(read_mask(&file, "mask", Limits::default()).unwrap().as_bytes(), [0, 255]);
     }
 
     #[test]
@@ -209,7 +245,7 @@ mod tests {
             assert_eq!((picture.width(), picture.height()), (16, 32));
             assert!(is_near(&picture, (8, 4), [255, 0, 0]) && is_near(&picture, (8, 28), [0, 0, 255]));
         }
-        assert_eq!(read_mask(files[0], Limits::default()).unwrap().height(), 32);
+        assert_eq!(read_mask(files[0], "mask", Limits::default()).unwrap().height(), 32);
     }
 
     #[test]
@@ -249,6 +285,60 @@ mod tests {
         !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| step(crc)))
     }
 
+    /// A PNG of `side` pixels a side with a chunk of `kind` that unpacks to `unpacked` zeros.
+    fn png_with(kind: &[u8; 4], unpacked: usize, side: u32) -> Vec<u8> {
+        let mut file = written(RgbImage::from_pixel(side, side, Rgb([7, 8, 9])), ImageFormat::Png);
+        let mut donor = Vec::new();
+        let mut encoder = png::Encoder::new(&mut donor, 1, 1);
+        encoder.add_ztxt_chunk("a".to_owned(), "\0".repeat(unpacked)).unwrap();
+        encoder.write_header().unwrap().write_image_data(&[0]).unwrap();
+        let at = donor.windows(4).position(|name| name == b"zTXt").unwrap();
+        let length = u32::from_be_bytes(*donor[at - 4..at].first_chunk().unwrap()) as usize;
+        // zTXt and iCCP alike: a name, a zero, the method, and what is packed.
+        let named = [kind, &donor[at + 4..at + 4 + length]].concat();
+        let chunk = [&(length as u32).to_be_bytes()[..], &named, &flipped_crc(&named).to_be_bytes()].concat();
+        file.splice(33..33, chunk);
+        file
+    }
+
+    #[test]
+    fn what_unpacks_to_much_beside_the_pixels_does_not_hinder_them() {
+        for kind in [b"zTXt", b"iCCP"] {
+            let file = png_with(kind, 200 << 20, 40);
+            assert!(file.len() < 1 << 20, "{}", file.len());
+            assert_eq!(read(&file).as_image(), &RgbImage::from_pixel(40, 40, Rgb([7, 8, 9])));
+        }
+    }
+
+    #[test]
+    fn a_picture_whose_pixels_are_more_than_what_may_stand_beside_them_is_read() {
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, 6000, 2000);
+        encoder.set_color(png::ColorType::Rgba);
+        encoder.set_depth(png::BitDepth::Sixteen);
+        encoder.write_header().unwrap().write_image_data(&vec![0x80; 6000 * 2000 * 8]).unwrap();
+        assert_eq!(read(&file).as_image().get_pixel(5999, 1999).0, [128; 3]);
+        for format in [ImageFormat::Jpeg, ImageFormat::WebP] {
+            let file = written(RgbImage::from_pixel(6000, 4000, Rgb([128; 3])), format);
+            assert_eq!(read(&file).width(), 6000, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_out_picture_has_its_transparency_as_its_mask_and_an_opaque_one_has_none() {
+        let alphas = [255, 128, 127, 0];
+        let image = RgbaImage::from_fn(4, 1, |x, _| Rgba([9, 8, 7, alphas[x as usize]]));
+        let limits = Limits::default();
+        let (picture, mask) = read_cutout(&written(image, ImageFormat::Png), "image", limits).unwrap();
+        assert_eq!(picture.as_image().get_pixel(3, 0).0, [9, 8, 7]);
+        assert_eq!(mask.unwrap().as_bytes(), [0, 0, 255, 255]);
+        for alpha in [128, 255] {
+            let image = RgbaImage::from_pixel(2, 2, Rgba([255, 255, 255, alpha]));
+            let (_, mask) = read_cutout(&written(image, ImageFormat::WebP), "image", limits).unwrap();
+            assert_eq!(mask, None);
+        }
+    }
+
     #[test]
     fn other_formats_and_nothing_are_refused_by_name() {
         let limits = Limits::default();
@@ -276,14 +366,14 @@ mod tests {
     fn a_mask_with_transparency_draws_where_it_is_transparent_whatever_its_colour() {
         let alphas = [255, 254, 128, 127, 1, 0];
         let image = RgbaImage::from_fn(6, 1, |x, _| Rgba([255, 255, 255, alphas[x as usize]]));
-        let mask = read_mask(&written(image, ImageFormat::Png), Limits::default()).unwrap();
+        let mask = read_mask(&written(image, ImageFormat::Png), "mask", Limits::default()).unwrap();
         assert_eq!(mask.as_bytes(), [0, 0, 0, 255, 255, 255]);
     }
 
     #[test]
     fn the_least_transparency_makes_a_mask_one_by_transparency() {
         let image = RgbaImage::from_fn(2, 1, |x, _| Rgba([255, 255, 255, 255 - x as u8]));
-        let mask = read_mask(&written(image, ImageFormat::Png), Limits::default()).unwrap();
+        let mask = read_mask(&written(image, ImageFormat::Png), "mask", Limits::default()).unwrap();
         assert_eq!(mask.as_bytes(), [0, 0]);
     }
 
@@ -296,12 +386,12 @@ mod tests {
             Rgba([grey, grey, grey, 255])
         });
         for file in [written(grey, ImageFormat::Png), written(opaque, ImageFormat::WebP)] {
-            assert_eq!(read_mask(&file, Limits::default()).unwrap().as_bytes(), [0, 0, 255, 255]);
+            assert_eq!(read_mask(&file, "mask", Limits::default()).unwrap().as_bytes(), [0, 0, 255, 255]);
         }
     }
 
     #[test]
     fn a_mask_that_cannot_be_read_is_refused_as_the_mask() {
-        assert_eq!(read_mask(b"GIF89a", Limits::default()).unwrap_err().param(), Some("mask"));
+        assert_eq!(read_mask(b"GIF89a", "mask", Limits::default()).unwrap_err().param(), Some("mask"));
     }
 }

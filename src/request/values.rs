@@ -260,6 +260,26 @@ impl Strength {
     pub const PICTURE: Self = Self(0.3);
     /// The default under a mask, as in diffusers' SDXL inpainting.
     pub const INPAINT: Self = Self(0.9999);
+    /// The default of an edit without a mask: the prompt is to change what is there, which [`Strength::PICTURE`] hardly
+    /// lets it.
+    pub const EDIT: Self = Self(0.75);
+    /// The default of an edit that is to keep much of the picture.
+    pub const FAITHFUL_EDIT: Self = Self(0.5);
+    /// The default under a mask where much of what was there is to be kept.
+    pub const FAITHFUL_INPAINT: Self = Self(0.75);
+    /// The default of a variation.
+    pub const VARIATION: Self = Self(0.6);
+
+    /// The same, or the least that leaves one of `steps` to run: what a default must not do is refuse a request.
+    #[must_use]
+    pub fn leaving_a_step(self, steps: Steps) -> Self {
+        let steps = f64::from(steps.get());
+        if steps * self.0 >= 1.0 {
+            return self;
+        }
+        let least = 1.0 / steps;
+        Self(if steps * least < 1.0 { least.next_up() } else { least })
+    }
 }
 
 /// The seed of an image; image `k` of a request has the seed `k` further on.
@@ -420,6 +440,18 @@ mod tests {
         assert_eq!(refusal(Rescale::new(-0.1)).0, Some("guidance_rescale"));
         assert_eq!(Strength::new(1.0).map(Strength::get), Ok(1.0));
         assert_eq!(Rescale::new(0.0).map(Rescale::get), Ok(0.0));
+    }
+
+    #[test]
+    fn a_default_strength_leaves_a_step_however_few_there_are() {
+        for count in 1..=1000 {
+            let steps = Steps::new(count).unwrap();
+            for strength in [Strength::VARIATION, Strength::INPAINT, Strength(0.0005)] {
+                let least = strength.leaving_a_step(steps);
+                assert!((count as f64 * least.get()).floor() >= 1.0 && least.get() <= 1.0, "{count}");
+                assert!(least == strength || count as f64 * strength.get() < 1.0);
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@
 mod bucket;
 mod cors;
 mod draw;
+mod edits;
 mod errors;
+mod forms;
 mod idempotency;
 #[cfg(unix)]
 mod keys;
@@ -21,4 +23,6 @@ mod stored;
 mod stream;
 mod support;
 mod turns;
+mod uploads;
+mod variations;
 mod watch;

@@ -42,6 +42,19 @@ body!(
     /// The body of `POST /v1/images/generations`.
     ImageGeneration, Body::Generation
 );
+body!(
+    /// The body of `POST /v1/images/edits` as a form.
+    ImageEdit, Body::EditForm
+);
+body!(
+    /// The body of `POST /v1/images/edits` in JSON.
+    ImageEditJson, Body::EditJson
+);
+body!(
+    /// The body of `POST /v1/images/variations`.
+    ImageVariation, Body::Variation
+);
+
 /// The schema of a body: its fields and nothing required but what must be there. Other fields may stand beside them;
 /// they are named as ignored.
 fn schema(body: Body) -> Schema {
