@@ -173,6 +173,7 @@ impl Server {
         // Another part of the process may have chosen one before; any will do.
         drop(rustls::crypto::ring::default_provider().install_default());
         let store = Store::open(settings.storage.as_deref(), settings.url_lifetime)?;
+        tracing::info!(%store, "pictures by address are kept");
         let state = State {
             engine,
             metrics,

@@ -192,3 +192,22 @@ fn sse(event: &str, data: &impl Serialize) -> Bytes {
 fn broken() -> Event {
     Event::Failed(Error::new(ErrorKind::Unavailable, "the engine has ended; the request was not drawn"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_routes_events_have_its_name() {
+        let names = |path| (Events::on(path).partial, Events::on(path).completed);
+        let generation = ("image_generation.partial_image", "image_generation.completed");
+        assert_eq!(names("/v1/images/generations"), generation);
+        assert_eq!(names("/v1/images/edits"), ("image_edit.partial_image", "image_edit.completed"));
+    }
+
+    #[test]
+    fn a_frame_is_two_lines_and_a_blank_one() {
+        let frame = sse("error", &serde_json::json!({"message": "two\nlines"}));
+        assert_eq!(frame, "event: error\ndata: {\"message\":\"two\\nlines\"}\n\n");
+    }
+}

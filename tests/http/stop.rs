@@ -30,7 +30,7 @@ fn sigterm_loses_no_request_that_fits_into_the_grace_time_and_refuses_new_ones()
 #[test]
 fn sigterm_lets_a_stream_come_to_its_end() {
     let mut program = Program::start(&["--grace", "100"]);
-    let stream = program.ask(json!({"stream": true, "partial_images": 2, "steps": 60, "size": "256x256"}));
+    let stream = program.ask(json!({"stream": true, "partial_images": 2, "steps": 24, "size": "256x256"}));
     eventually("it is inside", || Samples::of(program.server).inside() == 1.0);
     program.signal("TERM");
     eventually("the program is not ready any more", || program.readiness() == Some(503));
