@@ -14,7 +14,7 @@ mod noise;
 pub mod prompt;
 mod step;
 
-pub use condition::{Conditioned, PromptKey, PromptPair};
+pub use condition::{Conditioned, PromptKey, PromptPair, ReadPrompt};
 pub use generate::Progress;
 pub use job::Job;
 pub use load::{LoadOptions, open_device, parse_dtype};

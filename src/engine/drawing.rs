@@ -2,7 +2,7 @@
 
 use super::Submission;
 use super::ticket::Event;
-use crate::pipeline::Job;
+use crate::pipeline::{Job, PromptPair};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -12,6 +12,8 @@ use tokio::sync::mpsc::UnboundedSender;
 #[derive(Debug)]
 pub(super) struct Drawing {
     pub submission: Arc<Submission>,
+    /// Its prompts, read.
+    pub prompts: Arc<PromptPair>,
     /// Which picture of the request, from 0.
     pub image: u32,
     /// Its tensors, once it is encoded.
@@ -27,9 +29,9 @@ pub(super) struct Drawing {
 }
 
 impl Drawing {
-    /// Picture `image` of a request that has come at `arrived`.
+    /// Picture `image` of a request, with its prompts, that has come at `arrived`.
     pub fn new(
-        submission: Arc<Submission>,
+        (submission, prompts): (Arc<Submission>, Arc<PromptPair>),
         image: u32,
         arrived: Duration,
         events: UnboundedSender<Event>,
@@ -37,6 +39,7 @@ impl Drawing {
     ) -> Self {
         Self {
             submission,
+            prompts,
             image,
             job: None,
             arrived,

@@ -43,6 +43,8 @@ pub enum Event {
         picture: Picture,
         /// How long it waited before the device began with it.
         waited: Duration,
+        /// Tokens of the request's texts, as read for all of its pictures.
+        text_tokens: usize,
     },
     /// The request has failed; nothing follows.
     Failed(Error),
@@ -55,6 +57,8 @@ pub struct Drawn {
     pub pictures: Vec<Picture>,
     /// How long the first of them waited before the device began with it.
     pub waited: Duration,
+    /// Tokens of the request's texts, without what frames and fills them.
+    pub text_tokens: usize,
 }
 
 /// A request in the engine: follow its events, or await its pictures; drop it and its jobs stop at their next step.
@@ -89,10 +93,11 @@ impl Ticket {
     /// The request's failure; [`ErrorKind::Unavailable`] if the engine ended before it was done.
     pub async fn finish(mut self) -> Result<Drawn> {
         let mut pictures: Vec<Option<Picture>> = vec![None; self.images as usize];
-        let mut first_wait = None;
+        let (mut first_wait, mut tokens) = (None, 0);
         while pictures.iter().any(Option::is_none) {
             match self.event().await {
-                Some(Event::Done { image, picture, waited }) => {
+                Some(Event::Done { image, picture, waited, text_tokens }) => {
+                    tokens = text_tokens;
                     pictures[image as usize] = Some(picture);
                     first_wait = first_wait.min(Some(waited)).or(Some(waited));
                 }
@@ -104,6 +109,7 @@ impl Ticket {
         Ok(Drawn {
             pictures: pictures.into_iter().flatten().collect(),
             waited: first_wait.unwrap_or_default(),
+            text_tokens: tokens,
         })
     }
 }

@@ -7,7 +7,7 @@ use super::ticket::Event;
 use super::{CurvePoint, MOST_ROWS, Model, Settings, Shared, State, Submission, curve};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
-use crate::pipeline::{Conditioned, Job, Pipeline, PromptKey};
+use crate::pipeline::{Conditioned, Job, Pipeline, PromptPair, ReadPrompt};
 use crate::request::GenerateRequest;
 use crate::scheduler::{CallerId, GroupKey, JobId, Limits, NewJob, Outcome, Scheduler, Work};
 use std::collections::HashMap;
@@ -184,15 +184,15 @@ impl Floor<'_> {
     fn arrive(&mut self, arrival: Arrival) {
         let Arrival { submission, first, events, mut permits, at } = arrival;
         let arrived = at.saturating_duration_since(self.origin);
-        let template = match self.template(&submission, arrived) {
-            Ok(template) => template,
+        let (template, prompts) = match self.template(&submission, arrived) {
+            Ok(read) => read,
             Err(error) => return drop(events.send(Event::Failed(error))),
         };
-        let submission = Arc::new(submission);
-        for image in 0..submission.request.count.get() {
+        let request = (Arc::new(submission), Arc::new(prompts));
+        for image in 0..request.0.request.count.get() {
             let id = JobId(first + u64::from(image));
             let Some(permit) = permits.split(1) else { break };
-            let drawing = Drawing::new(Arc::clone(&submission), image, arrived, events.clone(), permit);
+            let drawing = Drawing::new(request.clone(), image, arrived, events.clone(), permit);
             match self.scheduler.add(NewJob { id, ..template }, self.now()) {
                 Ok(()) => {
                     let place = self.scheduler.place(id).unwrap_or(0);
@@ -204,20 +204,22 @@ impl Floor<'_> {
         }
     }
 
-    /// What the scheduler is told of each job of a request.
-    fn template(&self, submission: &Submission, arrived: Duration) -> Result<NewJob> {
+    /// What the scheduler is told of each job of a request, and the request's prompts, which are read here once.
+    fn template(&self, submission: &Submission, arrived: Duration) -> Result<(NewJob, PromptPair)> {
         guarded(|| {
             let request = &submission.request;
             let (height, width) = self.pipeline.latent_size(request.size);
-            let chunks = self.pipeline.prompts(request)?.chunks as u32;
-            Ok(NewJob {
+            let prompts = self.pipeline.prompts(request)?;
+            let chunks = prompts.chunks as u32;
+            let job = NewJob {
                 id: JobId(0),
                 caller: CallerId(submission.caller),
                 group: GroupKey { height: height as u32, width: width as u32, chunks, adapters: 0 },
                 guided: request.guidance.is_active(),
                 evals: self.pipeline.evals(request)? as u32,
                 deadline: submission.timeout.map(|timeout| arrived + timeout),
-            })
+            };
+            Ok((job, prompts))
         })
     }
 
@@ -272,21 +274,21 @@ impl Floor<'_> {
     fn start(&mut self, drawing: &Drawing) -> Result<Job> {
         let request = &drawing.submission.request;
         (self.probe)(&[request])?;
-        let prompts = self.pipeline.prompts(request)?;
-        let positive = self.conditioned(prompts.positive)?;
-        let negative = prompts.negative.map(|key| self.conditioned(key)).transpose()?;
+        let PromptPair { positive, negative, .. } = &*drawing.prompts;
+        let positive = self.conditioned(positive)?;
+        let negative = negative.as_ref().map(|prompt| self.conditioned(prompt)).transpose()?;
         self.pipeline.start(request, (positive, negative), drawing.image)
     }
 
-    fn conditioned(&mut self, key: PromptKey) -> Result<Conditioned> {
-        let known = self.conditionings.get(&key);
+    fn conditioned(&mut self, prompt: &ReadPrompt) -> Result<Conditioned> {
+        let known = self.conditionings.get(&prompt.key);
         let result = if known.is_some() { "hit" } else { "miss" };
         self.metrics.prompt_cache.with_label_values(&[result]).inc();
         if let Some(known) = known {
             return Ok(known);
         }
-        let conditioned = self.pipeline.encode_prompt(&key)?;
-        self.conditionings.put(key, conditioned.clone());
+        let conditioned = self.pipeline.encode_prompt(prompt)?;
+        self.conditionings.put(prompt.key.clone(), conditioned.clone());
         Ok(conditioned)
     }
 
@@ -324,8 +326,8 @@ impl Floor<'_> {
         if let Some((drawing, picture)) = finished {
             self.metrics.images.inc();
             self.publish();
-            let Drawing { image, waited, .. } = drawing;
-            drawing.tell(Event::Done { image, picture, waited });
+            let (image, waited, text_tokens) = (drawing.image, drawing.waited, drawing.prompts.tokens());
+            drawing.tell(Event::Done { image, picture, waited, text_tokens });
         }
     }
 

@@ -35,15 +35,49 @@ pub enum PromptKey {
     },
 }
 
+impl PromptKey {
+    fn chunks(&self) -> usize {
+        match self {
+            Self::Text { chunks, .. } | Self::Zeros { chunks } => *chunks,
+        }
+    }
+
+    fn skipped(&self) -> usize {
+        match self {
+            Self::Text { skipped, .. } => *skipped,
+            Self::Zeros { .. } => 0,
+        }
+    }
+}
+
+/// A prompt that has been read: what it is remembered by, and its tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadPrompt {
+    /// What its conditioning is made from.
+    pub key: PromptKey,
+    /// Its tokens by each of the tokenizers, filled up to the key's chunks; none where it stands for zeros.
+    prompted: Option<[Prompted; 2]>,
+}
+
 /// What the rows of one job are conditioned on, both of one length.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PromptPair {
     /// The prompt.
-    pub positive: PromptKey,
+    pub positive: ReadPrompt,
     /// The negative prompt; none where there is no guidance.
-    pub negative: Option<PromptKey>,
+    pub negative: Option<ReadPrompt>,
     /// Chunks that both contexts have.
     pub chunks: usize,
+}
+
+impl PromptPair {
+    /// Tokens of the texts that are read, without what frames and fills them: those of the prompt, and of the negative
+    /// prompt where guidance needs it.
+    pub fn tokens(&self) -> usize {
+        let read = std::iter::once(&self.positive).chain(&self.negative);
+        // SDXL's two tokenizers share one vocabulary, so that either counts the same.
+        read.filter_map(|prompt| prompt.prompted.as_ref()).map(|[first, _]| first.tokens()).sum()
+    }
 }
 
 impl Pipeline {
@@ -53,51 +87,52 @@ impl Pipeline {
     /// # Errors
     /// If a prompt has too many tokens, or a weight that is out of bounds.
     pub fn prompts(&self, request: &GenerateRequest) -> Result<PromptPair> {
-        let skipped = request.clip_skip.get() as usize;
-        let text = request.prompt.as_str();
-        let mut chunks = self.chunks("prompt", text)?;
+        let mut prompted = self.read("prompt", request.prompt.as_str())?;
         let zeros = request.negative.is_none() && self.zeros_for_absent_negative;
-        let negative = request.negative.as_ref().map_or("", Prompt::as_str);
-        if request.guidance.is_active() && !zeros {
-            chunks = chunks.max(self.chunks("negative_prompt", negative)?);
-        }
-        let positive = PromptKey::Text { text: text.to_owned(), chunks, skipped };
-        let negative = match zeros {
-            true => PromptKey::Zeros { chunks },
-            false => PromptKey::Text { text: negative.to_owned(), chunks, skipped: 0 },
+        let text = request.negative.as_ref().map_or("", Prompt::as_str);
+        let mut negative = match request.guidance.is_active() && !zeros {
+            true => Some(self.read("negative_prompt", text)?),
+            false => None,
         };
-        Ok(PromptPair { positive, negative: request.guidance.is_active().then_some(negative), chunks })
+        let all = || prompted.iter().chain(negative.iter().flatten());
+        let chunks = all().map(|prompted| prompted.chunks().len()).max().unwrap_or(1);
+        for prompted in prompted.iter_mut().chain(negative.iter_mut().flatten()) {
+            prompted.pad_to(chunks);
+        }
+        let key = |text: &str, skipped| PromptKey::Text { text: text.to_owned(), chunks, skipped };
+        let positive = key(request.prompt.as_str(), request.clip_skip.get() as usize);
+        let negative = request.guidance.is_active().then(|| ReadPrompt {
+            key: if zeros { PromptKey::Zeros { chunks } } else { key(text, 0) },
+            prompted: negative,
+        });
+        Ok(PromptPair { positive: ReadPrompt { key: positive, prompted: Some(prompted) }, negative, chunks })
     }
 
-    /// The chunks that a text fills, of both tokenizers the most.
-    fn chunks(&self, param: &'static str, text: &str) -> Result<usize> {
-        let counts =
-            self.towers.iter().map(|tower| Ok(tokenize(&tower.tokenizer, param, text)?.chunks().len()));
-        Ok(counts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1))
+    /// A text's tokens by both tokenizers.
+    fn read(&self, param: &'static str, text: &str) -> Result<[Prompted; 2]> {
+        let [first, second] = &self.towers;
+        Ok([tokenize(&first.tokenizer, param, text)?, tokenize(&second.tokenizer, param, text)?])
     }
 
-    /// Runs the text encoders for one key.
+    /// Runs the text encoders for one prompt.
     ///
     /// # Errors
     /// If the layers left out are more than there are, or the device fails.
-    pub fn encode_prompt(&self, key: &PromptKey) -> Result<Conditioned> {
-        match key {
-            PromptKey::Text { text, chunks, skipped } => {
-                let [first, second] = &self.towers;
-                let (hidden_1, _) = first.encode(text, *chunks, *skipped)?;
-                let (hidden_2, pooled) = second.encode(text, *chunks, *skipped)?;
-                Ok(Conditioned { context: Tensor::cat(&[hidden_1, hidden_2], D::Minus1)?, pooled })
-            }
-            PromptKey::Zeros { chunks } => {
-                let width =
-                    self.towers.iter().map(|tower| tower.encoder.hidden_width()).sum::<Result<usize>>()?;
-                let pooled = self.towers[1].encoder.pooled_width()?;
-                Ok(Conditioned {
-                    context: Tensor::zeros((1, chunks * POSITIONS, width), self.dtype, &self.device)?,
-                    pooled: Tensor::zeros((1, pooled), self.dtype, &self.device)?,
-                })
-            }
-        }
+    pub fn encode_prompt(&self, prompt: &ReadPrompt) -> Result<Conditioned> {
+        let Some([first, second]) = &prompt.prompted else { return self.zeros(prompt.key.chunks()) };
+        let skipped = prompt.key.skipped();
+        let (hidden_1, _) = self.towers[0].encode(first, skipped)?;
+        let (hidden_2, pooled) = self.towers[1].encode(second, skipped)?;
+        Ok(Conditioned { context: Tensor::cat(&[hidden_1, hidden_2], D::Minus1)?, pooled })
+    }
+
+    fn zeros(&self, chunks: usize) -> Result<Conditioned> {
+        let width = self.towers.iter().map(|tower| tower.encoder.hidden_width()).sum::<Result<usize>>()?;
+        let pooled = self.towers[1].encoder.pooled_width()?;
+        Ok(Conditioned {
+            context: Tensor::zeros((1, chunks * POSITIONS, width), self.dtype, &self.device)?,
+            pooled: Tensor::zeros((1, pooled), self.dtype, &self.device)?,
+        })
     }
 
     /// Encodes a request's prompt, and its negative prompt where guidance needs it.
@@ -106,7 +141,7 @@ impl Pipeline {
     /// As [`Pipeline::prompts`] and [`Pipeline::encode_prompt`].
     pub fn encode_prompts(&self, request: &GenerateRequest) -> Result<(Conditioned, Option<Conditioned>)> {
         let pair = self.prompts(request)?;
-        let negative = pair.negative.map(|key| self.encode_prompt(&key)).transpose()?;
+        let negative = pair.negative.as_ref().map(|prompt| self.encode_prompt(prompt)).transpose()?;
         Ok((self.encode_prompt(&pair.positive)?, negative))
     }
 }
@@ -121,12 +156,10 @@ impl Conditioned {
 
 impl TextTower {
     /// The context `[1, 77 chunks, hidden]` and the pooled vector `[1, P]` of the first chunk.
-    fn encode(&self, text: &str, chunks: usize, skipped: usize) -> Result<(Tensor, Tensor)> {
-        let mut prompted = tokenize(&self.tokenizer, "prompt", text)?;
-        prompted.pad_to(chunks);
+    fn encode(&self, prompted: &Prompted, skipped: usize) -> Result<(Tensor, Tensor)> {
         let ids: Vec<Vec<u32>> = prompted.chunks().iter().map(|chunk| chunk.ids.clone()).collect();
         let encoded = self.encoder.forward(&ids, skipped)?;
-        let hidden = self.weighted(encoded.hidden, &prompted, skipped)?; // [chunks, 77, hidden]
+        let hidden = self.weighted(encoded.hidden, prompted, skipped)?; // [chunks, 77, hidden]
         let (chunks, length, width) = hidden.dims3()?;
         Ok((hidden.reshape((1, chunks * length, width))?, encoded.pooled.narrow(0, 0, 1)?))
     }

@@ -32,6 +32,7 @@ pub struct Chunk {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompted {
     chunks: Vec<Chunk>,
+    tokens: usize,
     empty: Chunk,
 }
 
@@ -39,6 +40,11 @@ impl Prompted {
     /// The chunks in the order of the text.
     pub fn chunks(&self) -> &[Chunk] {
         &self.chunks
+    }
+
+    /// Tokens of the text itself: without beginnings, ends and filling.
+    pub fn tokens(&self) -> usize {
+        self.tokens
     }
 
     /// The chunk of the empty prompt: what weights are measured from, and what fills up a shorter prompt.
@@ -86,7 +92,7 @@ pub fn tokenize(tokenizer: &PromptTokenizer, param: &'static str, text: &str) ->
     if chunks.is_empty() {
         chunks.push(empty.clone());
     }
-    Ok(Prompted { chunks, empty })
+    Ok(Prompted { chunks, tokens, empty })
 }
 
 /// The tokens of a section, each with its run's weight.
@@ -166,6 +172,14 @@ mod tests {
         assert_eq!(over.chunks()[0], full.chunks()[0]);
         assert_eq!(over.chunks()[1].ids[..4], [START, DOG, END, 0]);
         assert_eq!(over.chunks()[1].weights[..3], [1.0, 2.0, 1.0]);
+    }
+
+    #[test]
+    fn tokens_are_counted_without_their_frame_and_brackets() {
+        let counts =
+            ["", "cat", "cat (dog cat:1.5) [dog]", "cat BREAK dog"].map(|text| prompted(text).tokens());
+        assert_eq!(counts, [0, 1, 4, 2]);
+        assert_eq!(prompted(&"cat ".repeat(200)).tokens(), 200);
     }
 
     #[test]
