@@ -39,6 +39,7 @@ mod room;
 mod stored;
 mod stream;
 mod submit;
+mod usage;
 mod wire;
 
 use crate::config::{FetchHost, ModelAliases, Origins, PublicUrl};

@@ -66,6 +66,10 @@ pub struct ModelArgs {
     /// auto, f32, bf16 or f16
     #[arg(long, env = "EASEL_DTYPE", default_value = "auto")]
     pub dtype: String,
+    /// Sizes that the model draws itself, others being resampled from the nearest of these: auto (what suits the
+    /// model), any, or SMALLER..LARGER (sides of the squares that bound the area)
+    #[arg(long, env = "EASEL_SIZES", value_name = "auto|any|A..B", default_value = "auto")]
+    pub sizes: String,
     /// Threads that compute [default: as many as the process may use]
     #[arg(long, env = "EASEL_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,

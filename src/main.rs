@@ -41,5 +41,6 @@ fn prepare(args: &ModelArgs) -> anyhow::Result<LoadOptions> {
         model: args.model.clone(),
         device: open_device(&args.device)?,
         dtype: parse_dtype(&args.dtype)?,
+        sizes: (args.sizes != "auto").then(|| args.sizes.parse()).transpose()?,
     })
 }

@@ -1,11 +1,12 @@
 //! Pixels to bytes, and the reading of pictures that come in.
 //!
-//! [`encode()`] writes a picture as PNG, JPEG or WebP, with the [`Parameters`] that drew it inside;
-//! [`read_parameters`] takes them out again. [`read_picture`], [`read_cutout`] and [`read_mask`] decode what a request
-//! brings. A [`Store`] keeps files for callers who fetch them by their address.
+//! [`finished`] brings a drawn picture to its file's size. [`encode()`] writes it as PNG, JPEG or WebP, with the
+//! [`Parameters`] that drew it inside; [`read_parameters`] takes them out again. [`read_picture`], [`read_cutout`] and
+//! [`read_mask`] decode what a request brings. A [`Store`] keeps files for callers who fetch them by their address.
 
 mod embed;
 mod encode;
+mod finish;
 #[cfg(test)]
 pub(crate) mod fuzzing;
 mod metadata;
@@ -17,6 +18,7 @@ mod store;
 
 pub use embed::read_parameters;
 pub use encode::{Format, Quality, encode};
+pub use finish::finished;
 pub use metadata::Parameters;
 pub use read::{Limits, media_type, read_cutout, read_mask, read_picture};
 #[cfg(feature = "server")]

@@ -2,10 +2,17 @@
 //!
 //! A value of these types is within its bounds by construction, so nothing behind the edges validates again.
 
+mod effort;
+mod finish;
 mod picture;
+mod resample;
+mod sizes;
 mod values;
 
+pub use effort::Effort;
+pub use finish::{Finish, Kept};
 pub use picture::{Mask, Picture};
+pub use sizes::{Extent, Sizes};
 pub use values::{ClipSkip, Count, Guidance, Prompt, Rescale, Seed, Size, Steps, Strength};
 
 pub use crate::sampler::{SamplerKind, ScheduleKind, UnknownName, parse_pair};
@@ -19,8 +26,10 @@ pub struct GenerateRequest {
     pub prompt: Prompt,
     /// What to steer away from; `None` follows the checkpoint's rule for an absent negative prompt.
     pub negative: Option<Prompt>,
-    /// Width and height in pixels.
+    /// Width and height in pixels of what is drawn.
     pub size: Size,
+    /// What then becomes of it: the size of the files, and what they keep of a given picture.
+    pub finish: Finish,
     /// Sampler steps.
     pub steps: Steps,
     /// The method that integrates the noise away.
@@ -69,6 +78,8 @@ pub enum Start {
 pub struct Defaults {
     /// The size that the model was trained at.
     pub size: Size,
+    /// The sizes that the model draws well.
+    pub sizes: Sizes,
     /// Steps that give a finished picture.
     pub steps: Steps,
     /// The sampler of the checkpoint.
@@ -84,10 +95,12 @@ pub struct Defaults {
 pub struct Options {
     /// See [`GenerateRequest::negative`].
     pub negative: Option<Prompt>,
-    /// See [`GenerateRequest::size`].
-    pub size: Option<Size>,
+    /// The size of the files.
+    pub size: Option<Extent>,
     /// See [`GenerateRequest::steps`].
     pub steps: Option<Steps>,
+    /// How many steps where `steps` names none.
+    pub effort: Option<Effort>,
     /// See [`GenerateRequest::sampler`].
     pub sampler: Option<SamplerKind>,
     /// See [`GenerateRequest::schedule`].
@@ -111,24 +124,40 @@ pub struct Options {
 }
 
 impl Options {
+    /// The steps that are asked for, by number or by effort, of a model that by itself takes `usual` ones.
+    pub fn chosen_steps(&self, usual: Steps) -> Steps {
+        self.steps.unwrap_or_else(|| self.effort.map_or(usual, |effort| effort.steps(usual)))
+    }
+
     /// Fills what the sender left open from the model's `defaults`, and the seed from `fresh_seed`.
     ///
-    /// A picture sets the size where none is given, and is fitted to the size where one is.
+    /// A picture sets the size of the files where none is given, and is fitted to the size where one is. A size that
+    /// the model does not draw well is drawn at the nearest one that it does; the request's [`Finish`] says what makes
+    /// a file of that.
     ///
     /// # Errors
     /// If a mask comes without a picture, strength without a picture, or mask and picture differ in size.
     pub fn resolve(self, prompt: Prompt, defaults: &Defaults, fresh_seed: Seed) -> Result<GenerateRequest> {
-        let size = match (self.size, &self.picture) {
+        let steps = self.chosen_steps(defaults.steps);
+        let extent = match (self.size, &self.picture) {
             (Some(size), _) => size,
-            (None, Some(picture)) => Size::nearest(picture.width(), picture.height()),
-            (None, None) => defaults.size,
+            (None, Some(picture)) => Extent::holding(picture.width(), picture.height()),
+            (None, None) => defaults.size.into(),
+        };
+        let size = defaults.sizes.nearest(extent);
+        let kept = match (&self.picture, &self.mask) {
+            (Some(picture), Some(mask)) => Some((picture.clone(), mask.clone())),
+            _ => None,
         };
         let start = start(size, self.picture, self.mask, self.strength)?;
+        let kept =
+            kept.map(|(picture, mask)| Kept { picture: picture.fitted(extent), mask: mask.fitted(extent) });
         Ok(GenerateRequest {
             prompt,
             negative: self.negative,
             size,
-            steps: self.steps.unwrap_or(defaults.steps),
+            finish: Finish { extent, kept },
+            steps,
             sampler: self.sampler.unwrap_or(defaults.sampler),
             schedule: self.schedule.unwrap_or(defaults.schedule),
             guidance: self.guidance.unwrap_or(defaults.guidance),

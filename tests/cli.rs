@@ -29,7 +29,8 @@ impl Drop for Folder {
     }
 }
 
-const QUICK: [&str; 6] = ["--size", "64x64", "--steps", "2", "--seed", "7"];
+/// Small pictures are quick, however they look.
+const QUICK: [&str; 8] = ["--sizes", "any", "--size", "64x64", "--steps", "2", "--seed", "7"];
 
 #[test]
 fn four_pictures_of_seed_seven_are_those_of_seven_to_ten_alone() {
@@ -43,7 +44,7 @@ fn four_pictures_of_seed_seven_are_those_of_seven_to_ten_alone() {
     for (k, name) in names.iter().enumerate() {
         let (seed, alone) = ((7 + k).to_string(), folder.file("alone.png"));
         let one =
-            easel(&[&["generate", "red apple", "-o", &alone], &QUICK[..4], &["--seed", &seed]].concat());
+            easel(&[&["generate", "red apple", "-o", &alone], &QUICK[..6], &["--seed", &seed]].concat());
         assert!(one.status.success(), "{}", String::from_utf8_lossy(&one.stderr));
         assert!(pixels(name) == pixels(&alone), "seed {seed} alone gives another picture");
     }
@@ -75,30 +76,42 @@ fn a_file_says_what_drew_it_in_any_format() {
 }
 
 #[test]
-fn a_picture_and_a_mask_are_drawn_from() {
+fn a_picture_and_a_mask_are_drawn_from_and_what_is_outside_the_mask_stays() {
     let folder = Folder::new("inpaint");
     let (start, mask, end) = (folder.file("start.png"), folder.file("mask.png"), folder.file("end.png"));
-    image::RgbImage::from_pixel(64, 64, image::Rgb([200, 40, 40])).save(&start).expect("a picture");
-    let half = |x, _| image::Luma([if x < 32 { 0u8 } else { 255 }]);
-    image::GrayImage::from_fn(64, 64, half).save(&mask).expect("a mask");
-    let drawn = easel(&["generate", "tree", "--image", &start, "--mask", &mask, "--steps", "6", "-o", &end]);
+    let given = image::RgbImage::from_fn(70, 50, |x, y| image::Rgb([200, (x * 3) as u8, (y * 5) as u8]));
+    given.save(&start).expect("a picture");
+    let half = |x, _| image::Luma([if x < 35 { 0u8 } else { 255 }]);
+    image::GrayImage::from_fn(70, 50, half).save(&mask).expect("a mask");
+    let drawn = easel(&["generate", "tree", "--image", &start, "--mask", &mask, "--steps", "2", "-o", &end]);
     assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
     let picture = image::open(&end).expect("a picture").into_rgb8();
-    let difference = |x: u32| {
-        let columns = (0..64).map(|y| u32::from(picture.get_pixel(x, y).0[0].abs_diff(200)));
-        columns.sum::<u32>() / 64
-    };
-    assert!(difference(8) < 20, "the kept half changed by {}", difference(8));
+    assert_eq!(picture.dimensions(), (70, 50));
+    let is_kept = |x: u32| (0..50).all(|y| picture.get_pixel(x, y) == given.get_pixel(x, y));
+    assert!((0..35).all(is_kept), "a pixel outside the mask has changed");
+    assert!(!(40..70).any(is_kept), "nothing was drawn");
+}
+
+#[test]
+fn a_size_that_the_model_does_not_draw_is_resampled_to_and_the_file_says_so() {
+    let folder = Folder::new("sizes");
+    let file = folder.file("large.png");
+    let drawn = easel(&["generate", "red apple", "--size", "1000x500", "--steps", "1", "-o", &file]);
+    assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
+    assert_eq!(image::image_dimensions(&file).expect("a picture"), (1000, 500));
+    let text = read_parameters(&std::fs::read(&file).expect("the picture is read")).expect("parameters");
+    assert!(text.contains("Size: 368x184,") && text.contains("Hires resize: 1000x500,"), "{text}");
 }
 
 #[test]
 fn wrong_values_are_refused_by_name_and_nothing_is_drawn() {
     let long = "x".repeat(40_000);
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["x", "--size", "0x0"], "size must be"),
         (&["x", "--size", "7x7"], "size must be"),
         (&["x", "--size", "100000x8"], "size must be"),
-        (&["x", "--size", "100x100"], "size must be"),
+        (&["x", "--size", "100x31"], "each from 32 to 4096; got '100x31'"),
+        (&["x", "--sizes", "9..5"], "sizes must be any, or SMALLER..LARGER"),
         (&["x", "--steps", "0"], "steps must be a whole number from 1 to 1000; got 0"),
         (&["x", "--steps", "10001"], "got 10001"),
         (

@@ -9,10 +9,32 @@ pub(super) struct Images {
     /// Unix seconds.
     pub created: u64,
     pub data: Vec<Image>,
+    /// Always `opaque`.
+    pub background: &'static str,
     pub output_format: &'static str,
+    /// `low`, `medium` or `high`, where a request chose its steps so; clients that check strictly accept no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<&'static str>,
     /// One of [`STRICT_SIZES`]; clients that check strictly accept no other, so any other is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<&'static str>,
+    pub usage: Usage,
+}
+
+/// The tokens of a request and its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct Usage {
+    pub input_tokens: u64,
+    pub input_tokens_details: InputTokens,
+    pub output_tokens: u64,
+    pub total_tokens: u64,
+}
+
+/// The tokens of a request by what they stand for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct InputTokens {
+    pub text_tokens: u64,
+    pub image_tokens: u64,
 }
 
 /// The sizes that OpenAI's own answers name.
@@ -57,6 +79,9 @@ pub(super) struct StreamEvent {
     /// Which preview, from 0; none for the picture itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partial_image_index: Option<u32>,
+    /// With the picture itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
 }
 
 /// A model as `/v1/models` shows it.

@@ -2,7 +2,7 @@
 
 use super::room::Hold;
 use crate::error::{Error, Result};
-use crate::output::{Format, Parameters, encode};
+use crate::output::{Format, Parameters, encode, finished};
 use crate::request::{GenerateRequest, Picture};
 use actix_web::web;
 use base64::Engine as _;
@@ -19,7 +19,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// The files, and how long they took.
+    /// The files of drawn pictures, and how long they took.
     pub(super) fn of(&self, pictures: &[Picture]) -> Result<(Vec<Vec<u8>>, Duration)> {
         let began = Instant::now();
         let files =
@@ -27,10 +27,10 @@ impl Files {
         Ok((files, began.elapsed()))
     }
 
-    /// The file of the request's picture `image`, or of a preview of it.
-    pub(super) fn one(&self, picture: &Picture, image: u32) -> Result<Vec<u8>> {
+    /// The file of the request's picture `image` as it was drawn, or of a preview of it.
+    pub(super) fn one(&self, drawn: &Picture, image: u32) -> Result<Vec<u8>> {
         let parameters = Parameters::of(&self.request, &self.model, image).to_text();
-        encode(picture, self.format, Some(&parameters))
+        encode(&finished(drawn, &self.request.finish), self.format, Some(&parameters))
     }
 }
 

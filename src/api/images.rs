@@ -11,6 +11,7 @@ use super::parse::{self, Asked, Delivery};
 use super::room::Hold;
 use super::stream::{Events, Stream};
 use super::submit::submit;
+use super::usage::usage;
 use super::wire::ImageGeneration;
 use super::{State, body, now, stored};
 use crate::engine::Drawn;
@@ -61,9 +62,12 @@ pub(super) async fn draw(
         Delivery::Url => (0, Some(stored::base(http, state)?)),
         Delivery::Base64 => (0, None),
     };
-    let size = request.size.to_string();
+    let (drawn, size) = (request.size.to_string(), request.finish.extent.to_string());
     let mut answer = HttpResponse::Ok();
     answer.insert_header(("easel-seed", request.seed.to_string()));
+    if drawn != size {
+        answer.insert_header(("easel-drawn-size", drawn));
+    }
     if !ignored.is_empty() {
         answer.insert_header(("easel-ignored", listed(&ignored)));
     }
@@ -72,11 +76,12 @@ pub(super) async fn draw(
     let ticket = submit(http, state, request, previews)?;
     http.extensions_mut().insert(Taken::default());
     if let Delivery::Stream { .. } = reply.delivery {
-        let events = Events::on(http.path());
-        let stream = Stream { ticket, files, events, keep_alive: state.settings.keep_alive };
+        let (events, quality) = (Events::on(http.path()), reply.quality.unwrap_or("auto"));
+        let stream = Stream { ticket, files, events, quality, keep_alive: state.settings.keep_alive };
         return stream.answer(http, answer).await;
     }
-    let Drawn { pictures, waited } = ticket.finish().await?;
+    let Drawn { pictures, waited, text_tokens } = ticket.finish().await?;
+    let usage = usage(&files.request, text_tokens);
     let (files, output) = apart(move || files.of(&pictures)).await??;
     http.extensions_mut().insert(Taken { waited: Some(waited), output: Some(output) });
     let data = match base {
@@ -86,8 +91,11 @@ pub(super) async fn draw(
     Ok(answer.json(Images {
         created: now(),
         data,
+        background: "opaque",
         output_format: wire_name(reply.format),
+        quality: reply.quality,
         size: STRICT_SIZES.into_iter().find(|strict| *strict == size),
+        usage,
     }))
 }
 

@@ -54,7 +54,7 @@ fn shared(fields: &mut Fields, resident: Resident) -> ApiResult<(Options, Reply)
         resident.check(&name)?;
     }
     let options = options::options(fields)?;
-    let reply = reply::reply(fields)?;
+    let reply = reply::reply(fields, options.effort)?;
     unused::unused(fields)?;
     Ok((options, reply))
 }

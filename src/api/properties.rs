@@ -9,7 +9,7 @@ use super::parse::{self, Body, Draft};
 use super::room::Room;
 use crate::engine::Model;
 use crate::output::fuzzing::{Corpus, holds};
-use crate::request::{Defaults, Guidance, SamplerKind, ScheduleKind, Seed, Size, Steps};
+use crate::request::{Defaults, Guidance, SamplerKind, ScheduleKind, Seed, Size, Sizes, Steps};
 use actix_web::ResponseError;
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use actix_web::web::Bytes;
@@ -80,6 +80,7 @@ const FORM: &[&[u8]] = &[
 fn model() -> Model {
     let defaults = Defaults {
         size: Size::new(64, 64).unwrap(),
+        sizes: Sizes::ANY,
         steps: Steps::new(4).unwrap(),
         sampler: SamplerKind::Euler,
         schedule: ScheduleKind::Normal,

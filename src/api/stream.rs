@@ -9,6 +9,7 @@ use super::edge::Ending;
 use super::error::{ApiError, ApiResult};
 use super::files::{Files, apart, base64, wire_name};
 use super::now;
+use super::usage::usage;
 use crate::engine::{Event, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::Picture;
@@ -50,6 +51,8 @@ pub(super) struct Stream {
     pub ticket: Ticket,
     pub files: Arc<Files>,
     pub events: Events,
+    /// The events' `quality`.
+    pub quality: &'static str,
     /// How long a reader is left without a byte.
     pub keep_alive: Duration,
 }
@@ -79,6 +82,15 @@ impl Stream {
         let telling = Telling { stream: self, ending, told: None };
         Ok(answer.streaming(unfold(Some(telling), Telling::next)))
     }
+}
+
+/// What of a picture an event shows.
+#[derive(Debug, Clone, Copy)]
+enum Shown {
+    /// The preview of this number.
+    Preview(u32),
+    /// The picture itself, of a request whose texts have so many tokens.
+    Whole { text_tokens: usize },
 }
 
 /// A stream that has begun.
@@ -126,11 +138,11 @@ impl Telling {
         match event {
             Event::Queued { .. } | Event::Step { .. } => Ok(None),
             Event::Preview { index, picture, .. } => {
-                let (frame, _) = self.shown(picture, Some(index)).await?;
+                let (frame, _) = self.shown(picture, Shown::Preview(index)).await?;
                 Ok(Some((frame, false)))
             }
-            Event::Done { picture, .. } => {
-                let (frame, output) = self.shown(picture, None).await?;
+            Event::Done { picture, text_tokens, .. } => {
+                let (frame, output) = self.shown(picture, Shown::Whole { text_tokens }).await?;
                 self.ending.whole(output);
                 Ok(Some((frame, true)))
             }
@@ -138,23 +150,30 @@ impl Telling {
         }
     }
 
-    /// The frame of a picture, and how long its file took: of a preview by its number, or of the picture itself.
-    async fn shown(&self, picture: Picture, preview: Option<u32>) -> Result<(Bytes, Duration)> {
-        let (files, events) = (Arc::clone(&self.stream.files), self.stream.events);
+    /// The frame of a picture, and how long its file took.
+    async fn shown(&self, picture: Picture, shown: Shown) -> Result<(Bytes, Duration)> {
+        let Stream { events, quality, .. } = self.stream;
+        let files = Arc::clone(&self.stream.files);
         let framed = apart(move || {
             let began = Instant::now();
             let file = files.one(&picture, 0)?;
             let output = began.elapsed();
-            let kind = if preview.is_some() { events.partial } else { events.completed };
+            let (kind, preview, usage) = match shown {
+                Shown::Preview(index) => (events.partial, Some(index), None),
+                Shown::Whole { text_tokens } => {
+                    (events.completed, None, Some(usage(&files.request, text_tokens)))
+                }
+            };
             let event = StreamEvent {
                 kind,
                 b64_json: base64(&file),
                 created_at: now(),
-                size: files.request.size.to_string(),
-                quality: "auto",
+                size: files.request.finish.extent.to_string(),
+                quality,
                 background: "opaque",
                 output_format: wire_name(files.format),
                 partial_image_index: preview,
+                usage,
             };
             Ok((sse(kind, &event), output))
         });

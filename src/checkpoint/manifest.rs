@@ -15,6 +15,9 @@ pub struct Settings {
     /// Native width and height in pixels, as `WIDTHxHEIGHT`.
     #[serde(default)]
     pub size: Option<String>,
+    /// The sizes that it draws well, as `SMALLER..LARGER`: sides of the squares that bound the area.
+    #[serde(default)]
+    pub sizes: Option<String>,
     /// Steps that give a finished picture.
     #[serde(default)]
     pub steps: Option<i64>,

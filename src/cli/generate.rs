@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use easel::config::GenerateArgs;
-use easel::output::{Format, Limits, Parameters, encode, read_mask, read_picture};
+use easel::output::{Format, Limits, Parameters, encode, finished, read_mask, read_picture};
 use easel::pipeline::Pipeline;
 use easel::request::{GenerateRequest, Options, Picture, Prompt, Seed, parse_pair};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,11 +17,11 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let format = args.output.as_deref().map_or(Ok(Format::Png), Format::of_path)?;
     let pipeline = Pipeline::load(&crate::prepare(&args.model)?)?;
     let request = options.resolve(prompt, pipeline.defaults(), fresh_seed())?;
-    for (k, picture) in draw(&pipeline, &request)?.iter().enumerate() {
+    for (k, drawn) in draw(&pipeline, &request)?.iter().enumerate() {
         let k = k as u32;
         let parameters = Parameters::of(&request, pipeline.name(), k).to_text();
         let path = path(args, &request, k);
-        write(&path, &encode(picture, format, Some(&parameters))?)?;
+        write(&path, &encode(&finished(drawn, &request.finish), format, Some(&parameters))?)?;
         println!("{}", path.display());
     }
     Ok(())
@@ -40,6 +40,7 @@ fn options(args: &GenerateArgs) -> Result<Options> {
         negative: args.negative.as_deref().map(Prompt::negative).transpose()?,
         size: parsed(&args.size)?,
         steps: parsed(&args.steps)?,
+        effort: None,
         sampler: pair.map(|(sampler, _)| sampler),
         schedule: parsed(&args.schedule)?.or(pair.and_then(|(_, schedule)| schedule)),
         guidance: parsed(&args.guidance)?,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::pipeline::LoadOptions;
-use crate::request::{Count, Options, Picture, Prompt, Seed};
+use crate::request::{Count, Options, Picture, Prompt, Seed, Sizes};
 use crate::scheduler::Stage;
 use std::future::Future;
 use std::pin::pin;
@@ -30,8 +30,9 @@ fn wait<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// Small pictures are quick, however they look.
 fn load() -> Result<Pipeline> {
-    Pipeline::load(&LoadOptions::sketch())
+    Pipeline::load(&LoadOptions { sizes: Some(Sizes::ANY), ..LoadOptions::sketch() })
 }
 
 /// The model once more, for pictures drawn without an engine.

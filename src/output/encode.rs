@@ -66,20 +66,17 @@ impl Format {
     /// The names that [`Format::named`] knows, those of OpenAI's `output_format`.
     pub const NAMES: &[&str] = &["png", "jpeg", "webp"];
 
-    /// The format of OpenAI's `output_format` and `output_compression`; `jpg` is read as `jpeg`, in any case.
+    /// The format of OpenAI's `output_format` and `output_compression`; `jpg` is read as `jpeg`, in any case. A PNG
+    /// keeps every pixel at any quality.
     ///
     /// WebP is lossless at quality 100 and lossy below it: 100 is what a caller gets who did not ask for
     /// compression, and a lossy WebP is not true at any quality, since it halves the resolution of colour.
     ///
     /// # Errors
-    /// If the name is unknown, or a PNG is to have less than quality 100.
+    /// If the name is unknown.
     pub fn named(name: &str, quality: Quality) -> Result<Self> {
         match name.to_ascii_lowercase().as_str() {
-            "png" if quality == Quality::MAX => Ok(Self::Png),
-            "png" => Err(Error::parameter(
-                "output_compression",
-                format!("output_compression must be 100 for png, which loses nothing; got {}", quality.0),
-            )),
+            "png" => Ok(Self::Png),
             "jpeg" | "jpg" => Ok(Self::Jpeg { quality }),
             "webp" if quality == Quality::MAX => Ok(Self::WebpLossless),
             "webp" => Ok(Self::WebpLossy { quality }),
@@ -264,7 +261,7 @@ mod tests {
         let [png, jpeg, lossy, _] = formats(40);
         assert_eq!((at("png", 100), at("JPEG", 40), at("jpg", 40)), (Ok(png), Ok(jpeg), Ok(jpeg)));
         assert_eq!((at("webp", 40), at("webp", 100)), (Ok(lossy), Ok(Format::WebpLossless)));
-        assert_eq!(at("png", 40).unwrap_err().param(), Some("output_compression"));
+        assert_eq!(at("png", 40), Ok(png));
         let error = at("gif", 100).unwrap_err();
         assert_eq!(error.message(), "output_format must be one of png, jpeg, webp; got 'gif'");
         assert_eq!(error.param(), Some("output_format"));

@@ -6,8 +6,8 @@
 
 use crate::error::{Error, Result};
 use crate::request::{
-    ClipSkip, GenerateRequest, Guidance, Prompt, Rescale, SamplerKind, ScheduleKind, Seed, Size, Start,
-    Steps, Strength, UnknownName, parse_pair,
+    ClipSkip, Extent, GenerateRequest, Guidance, Prompt, Rescale, SamplerKind, ScheduleKind, Seed, Size,
+    Start, Steps, Strength, UnknownName, parse_pair,
 };
 use std::str::FromStr;
 
@@ -35,8 +35,10 @@ pub struct Parameters {
     pub rescale: Rescale,
     /// The seed of this picture, not of its request.
     pub seed: Seed,
-    /// Width and height in pixels.
+    /// Width and height in pixels of what was drawn.
     pub size: Size,
+    /// The file's own width and height, where it was resampled: A1111's `Hires resize`.
+    pub resized: Option<Extent>,
     /// The model's name; may be empty.
     pub model: String,
     /// How much of the schedule ran on a given picture; `None` where there was none.
@@ -62,6 +64,7 @@ impl Parameters {
             rescale: request.rescale,
             seed: request.seed.image(image),
             size: request.size,
+            resized: Some(request.finish.extent).filter(|extent| *extent != request.size.into()),
             model: model.to_owned(),
             strength,
             clip_skip: request.clip_skip,
@@ -101,6 +104,7 @@ impl Parameters {
         if self.clip_skip != ClipSkip::default() {
             pairs.push(("Clip skip", (self.clip_skip.get() + 1).to_string()));
         }
+        pairs.extend(self.resized.map(|extent| ("Hires resize", extent.to_string())));
         if self.rescale != Rescale::default() {
             pairs.push(("CFG rescale", decimal(self.rescale.get())));
         }
@@ -152,6 +156,7 @@ impl Parameters {
             rescale: settings.optional("CFG rescale")?.unwrap_or_default(),
             seed: settings.required("seed", "Seed")?,
             size: settings.required("size", "Size")?,
+            resized: settings.resized()?,
             model: settings.get("Model").unwrap_or_default().to_owned(),
             strength: settings.optional("Denoising strength")?,
             clip_skip: settings.clip_skip()?,
@@ -201,6 +206,12 @@ impl Settings {
             Some(name) => Some(name.parse().map_err(|unknown| refused("schedule", &unknown))?),
         };
         Ok((sampler, schedule))
+    }
+
+    /// The file's own size. A1111 writes a side of 0 where that follows from the other.
+    fn resized(&self) -> Result<Option<Extent>> {
+        let half_said = |size: &str| size.starts_with("0x") || size.ends_with("x0");
+        self.get("Hires resize").filter(|size| !half_said(size)).map(str::parse).transpose()
     }
 
     fn clip_skip(&self) -> Result<ClipSkip> {
@@ -315,12 +326,12 @@ fn schedule_label(schedule: ScheduleKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Options;
-    use crate::request::{Defaults, Picture};
+    use crate::request::{Defaults, Options, Picture, Sizes};
 
     fn defaults() -> Defaults {
         Defaults {
             size: Size::new(512, 512).unwrap(),
+            sizes: Sizes::between(448, 640).unwrap(),
             steps: Steps::new(25).unwrap(),
             sampler: SamplerKind::EulerAncestral,
             schedule: ScheduleKind::Karras,
@@ -368,8 +379,21 @@ mod tests {
         let request = options.resolve(Prompt::new("x").unwrap(), &defaults(), Seed(u64::MAX)).unwrap();
         let parameters = Parameters::of(&request, "m", 3);
         assert_eq!((parameters.seed, parameters.strength.map(Strength::get)), (Seed(2), Some(0.5)));
-        assert_eq!((parameters.size.width(), parameters.rescale.get()), (64, 0.7));
+        assert_eq!((parameters.size.width(), parameters.rescale.get()), (448, 0.7));
+        assert_eq!(parameters.resized.map(|extent| extent.to_string()), Some("64x64".into()));
         assert_eq!(Parameters::parse(&parameters.to_text()), Ok(parameters));
+    }
+
+    #[test]
+    fn a_resampled_file_says_what_was_drawn_and_its_own_size_as_a1111_says_it() {
+        let mut written = parameters("x", None);
+        assert!(!written.to_text().contains("Hires"));
+        written.resized = Some("1000x667".parse().unwrap());
+        let text = written.to_text();
+        assert!(text.contains("Size: 512x512,") && text.contains("Hires resize: 1000x667,"), "{text}");
+        assert_eq!(Parameters::parse(&text), Ok(written));
+        assert_eq!(Parameters::parse(&text.replace("1000x667", "1024x0")).unwrap().resized, None);
+        assert_eq!(refusal(&text.replace("1000x667", "9999x9999")).0, Some("size"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::model::clip::TextEncoder;
 use crate::model::config::{ClipConfig, UnetConfig, VaeConfig};
 use crate::model::unet::Unet;
 use crate::model::vae::Vae;
-use crate::request::{Defaults, Guidance, Size, Steps};
+use crate::request::{Defaults, Guidance, Size, Sizes, Steps};
 use crate::sampler::SpacingOptions;
 use crate::sampler::{BetaSchedule, NoiseTable, TrainingSpec};
 use crate::sampler::{SamplerKind, ScheduleKind};
@@ -24,12 +24,14 @@ pub struct LoadOptions {
     pub device: Device,
     /// How weights and activations are stored.
     pub dtype: DType,
+    /// The sizes that the model is to draw itself; none leaves it to what is known of the model.
+    pub sizes: Option<Sizes>,
 }
 
 impl LoadOptions {
     /// The bundled model on the CPU in f32.
     pub fn sketch() -> Self {
-        Self { model: "sketch".into(), device: Device::Cpu, dtype: DType::F32 }
+        Self { model: "sketch".into(), device: Device::Cpu, dtype: DType::F32, sizes: None }
     }
 }
 
@@ -77,6 +79,8 @@ impl Pipeline {
         let vae_config: VaeConfig = checkpoint.config(Component::Vae)?;
         let name = checkpoint.name();
         let settings = Settings::of(&name)?.unwrap_or_default();
+        let mut defaults = defaults(&scheduler, &settings, native_size(&unet_config, &vae_config))?;
+        defaults.sizes = options.sizes.clone().unwrap_or(defaults.sizes);
         Ok(Self {
             unet: Unet::load(
                 &parts.tensors(Component::Unet)?,
@@ -86,7 +90,7 @@ impl Pipeline {
             unet_inputs: unet_config.in_channels,
             vae: Vae::load(&checkpoint.tensors(Component::Vae, VAE_DTYPE, &options.device)?, &vae_config)?,
             training: training(&scheduler)?,
-            defaults: defaults(&scheduler, &settings, native_size(&unet_config, &vae_config))?,
+            defaults,
             zeros_for_absent_negative: checkpoint.zeros_for_absent_negative(),
             folder: checkpoint.folder().map(Path::to_owned),
             name,
@@ -179,8 +183,10 @@ fn defaults(scheduler: &SchedulerConfig, settings: &Settings, native: Size) -> R
         Some(name) => name.parse().map_err(|error| named(format!("{error}")))?,
         None => schedule_of(scheduler),
     };
+    let size = settings.size.as_ref().map_or(Ok(native), |size| size.parse())?;
     Ok(Defaults {
-        size: settings.size.as_ref().map_or(Ok(native), |size| size.parse())?,
+        size,
+        sizes: settings.sizes.as_ref().map_or_else(|| Ok(Sizes::around(size)), |sizes| sizes.parse())?,
         steps: Steps::new(settings.steps.unwrap_or(USUAL.0))?,
         sampler,
         schedule,

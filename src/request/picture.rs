@@ -1,13 +1,13 @@
 //! Pixels that come with a request: a picture and a mask.
 
-use super::Size;
+use super::{Extent, resample};
 use crate::error::{Error, Result};
-use image::imageops::{FilterType, resize};
 use image::{GrayImage, RgbImage};
+use std::sync::Arc;
 
-/// An RGB picture, eight bits a channel, row by row from the top left.
+/// An RGB picture, eight bits a channel, row by row from the top left. Its clones share its pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture(RgbImage);
+pub struct Picture(Arc<RgbImage>);
 
 impl Picture {
     /// Wraps decoded pixels.
@@ -18,7 +18,7 @@ impl Picture {
         if pixels.width() == 0 || pixels.height() == 0 {
             return Err(Error::image("image", "image has no pixels"));
         }
-        Ok(Self(pixels))
+        Ok(Self(Arc::new(pixels)))
     }
 
     /// Width in pixels.
@@ -41,19 +41,20 @@ impl Picture {
         &self.0
     }
 
-    /// The picture resampled (Lanczos) to `size`; itself where it has that size already.
+    /// The picture resampled to `extent`; itself where it has that size already.
     #[must_use]
-    pub fn fitted(self, size: Size) -> Self {
-        if (self.width(), self.height()) == (size.width(), size.height()) {
+    pub fn fitted(self, extent: impl Into<Extent>) -> Self {
+        let extent = extent.into();
+        if (self.width(), self.height()) == (extent.width(), extent.height()) {
             return self;
         }
-        Self(resize(&self.0, size.width(), size.height(), FilterType::Lanczos3))
+        Self(Arc::new(resample::rgb(&self.0, extent)))
     }
 }
 
-/// The part of a picture to draw anew: 255 means draw, 0 means keep.
+/// The part of a picture to draw anew: 255 means draw, 0 means keep. Its clones share its pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mask(GrayImage);
+pub struct Mask(Arc<GrayImage>);
 
 impl Mask {
     /// Wraps a grey picture whose white is to be drawn anew; values of 128 and more count as white, as in
@@ -62,7 +63,7 @@ impl Mask {
         for value in pixels.iter_mut() {
             *value = if *value >= 128 { 255 } else { 0 };
         }
-        Self(pixels)
+        Self(Arc::new(pixels))
     }
 
     /// Width in pixels.
@@ -80,12 +81,13 @@ impl Mask {
         self.0.as_raw()
     }
 
-    /// The mask resampled to `size` and made two-valued again.
+    /// The mask resampled to `extent` and made two-valued again.
     #[must_use]
-    pub fn fitted(self, size: Size) -> Self {
-        if (self.width(), self.height()) == (size.width(), size.height()) {
+    pub fn fitted(self, extent: impl Into<Extent>) -> Self {
+        let extent = extent.into();
+        if (self.width(), self.height()) == (extent.width(), extent.height()) {
             return self;
         }
-        Self::new(resize(&self.0, size.width(), size.height(), FilterType::Triangle))
+        Self::new(resample::grey(&self.0, extent))
     }
 }

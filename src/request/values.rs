@@ -147,6 +147,13 @@ bounded_integer!(
     ClipSkip, "clip_skip", 0..=12
 );
 
+impl Steps {
+    /// `times / of` times as many, rounded up, within the bounds.
+    pub(super) fn scaled(self, times: u32, of: u32) -> Self {
+        Self((self.0 * times).div_ceil(of).clamp(Self::MIN, Self::MAX))
+    }
+}
+
 impl Default for Count {
     fn default() -> Self {
         Self(1)
@@ -366,7 +373,7 @@ impl Prompt {
 }
 
 /// At most forty characters of what the sender gave, for a message.
-fn shortened(given: &str) -> String {
+pub(super) fn shortened(given: &str) -> String {
     let mut text: String = given.chars().take(40).collect();
     if text.len() < given.len() {
         text.push('…');

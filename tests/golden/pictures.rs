@@ -8,8 +8,8 @@ use crate::support::{Golden, assert_close};
 use candle_core::{DType, Device, Tensor};
 use easel::pipeline::{LoadOptions, Pipeline};
 use easel::request::{
-    ClipSkip, Count, GenerateRequest, Guidance, Mask, Options, Picture, Prompt, Rescale, Seed, Size, Steps,
-    Strength,
+    ClipSkip, Count, Extent, GenerateRequest, Guidance, Mask, Options, Picture, Prompt, Rescale, Seed, Sizes,
+    Steps, Strength,
 };
 use image::{GrayImage, RgbImage};
 use serde_json::Value;
@@ -21,7 +21,8 @@ const TOLERANCE: f32 = 1e-3;
 
 fn pipeline(golden: &Golden) -> Pipeline {
     let model = golden.folder.files().to_string();
-    Pipeline::load(&LoadOptions { model, device: Device::Cpu, dtype: DType::F32 }).expect("the model loads")
+    Pipeline::load(&LoadOptions { model, device: Device::Cpu, dtype: DType::F32, sizes: Some(Sizes::ANY) })
+        .expect("the model loads")
 }
 
 fn text<'a>(case: &'a Value, field: &str) -> &'a str {
@@ -47,8 +48,9 @@ fn request(golden: &Golden, pipeline: &Pipeline, case: &Value) -> GenerateReques
     let mask = || Mask::new(GrayImage::from_raw(width, height, input("mask")).expect("a byte a pixel"));
     let options = Options {
         negative: case["negative"].as_str().map(|text| Prompt::negative(text).expect("it is short")),
-        size: Some(Size::new(width, height).unwrap_or_else(|e| panic!("{e}"))),
+        size: Some(Extent::new(width, height).unwrap_or_else(|e| panic!("{e}"))),
         steps: Some(Steps::new(whole(case, "steps")).expect("in bounds")),
+        effort: None,
         sampler: Some(text(case, "sampler").parse().expect("a known sampler")),
         schedule: Some(text(case, "schedule").parse().expect("a known schedule")),
         guidance: Some(Guidance::new(number(case, "guidance")).expect("in bounds")),

@@ -82,11 +82,14 @@ fn aliases_of_fields_and_names_of_other_programs_mean_the_same_picture() {
 #[test]
 fn a_field_that_changes_nothing_is_named_in_order() {
     let answer = draw(json!({
-        "user": "me", "style": "vivid", "quality": "high", "moderation": "low", "background": "transparent",
+        "user": "me", "style": "vivid", "quality": "high", "output_compression": 50, "moderation": "low", "background": "transparent",
         "stream": false, "partial_images": 0, "zoom": [1, 2], "nothing": null
     }));
     assert_eq!(answer.files().len(), 1);
-    assert_eq!(answer.header("easel-ignored"), Some("background, moderation, quality, style, user, zoom"));
+    assert_eq!(
+        answer.header("easel-ignored"),
+        Some("background, moderation, output_compression, quality, style, user, zoom")
+    );
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod limits;
 mod program;
 mod refuse;
 mod routes;
+mod sizes;
 #[cfg(unix)]
 mod stop;
 mod stored;

@@ -6,6 +6,7 @@ use easel::engine::{Engine, Settings};
 use easel::error::Result;
 use easel::metrics::Metrics;
 use easel::pipeline::{LoadOptions, Pipeline};
+use easel::request::Sizes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -31,7 +32,18 @@ pub fn start(queue: usize) -> SocketAddr {
 
 /// A ready server with an engine of the given settings.
 pub fn start_with(settings: Settings) -> SocketAddr {
-    let (address, _) = serve(|| Pipeline::load(&LoadOptions::sketch()), settings);
+    ready(LoadOptions { sizes: Some(Sizes::ANY), ..LoadOptions::sketch() }, settings)
+}
+
+/// A ready server that draws the bundled model's own sizes alone, as a user's does. The others draw any size that they
+/// are asked for, since small pictures are quick, however they look.
+pub fn choosy() -> SocketAddr {
+    static CHOOSY: OnceLock<SocketAddr> = OnceLock::new();
+    *CHOOSY.get_or_init(|| ready(LoadOptions::sketch(), Settings { queue: 64, rows: None, remember: false }))
+}
+
+fn ready(options: LoadOptions, settings: Settings) -> SocketAddr {
+    let (address, _) = serve(move || Pipeline::load(&options), settings);
     eventually("the server is ready", || exchange(address, "GET /readyz HTTP/1.1", b"").status == 200);
     address
 }

@@ -1,8 +1,9 @@
 //! How to draw: the fields that make [`Options`].
 
 use crate::api::fields::Fields;
+use crate::api::shown;
 use crate::error::{Error, Result};
-use crate::request::{Options, Prompt, SamplerKind, ScheduleKind, Size, parse_pair};
+use crate::request::{Effort, Extent, Options, Prompt, SamplerKind, ScheduleKind, Steps, parse_pair};
 
 /// Takes the fields that say how to draw.
 ///
@@ -10,10 +11,12 @@ use crate::request::{Options, Prompt, SamplerKind, ScheduleKind, Size, parse_pai
 /// If one is out of its bounds or of the wrong type, or two contradict each other.
 pub(super) fn options(fields: &mut Fields) -> Result<Options> {
     let (sampler, schedule) = method(fields)?;
+    let (steps, effort) = steps(fields)?;
     Ok(Options {
         negative: fields.text(&["negative_prompt"], Prompt::negative)?,
         size: fields.text(&["size"], size)?.flatten(),
-        steps: fields.whole(&["steps", "num_inference_steps"], str::parse)?,
+        steps,
+        effort,
         sampler,
         schedule,
         guidance: fields.number(&["guidance_scale", "cfg_scale"], str::parse)?,
@@ -28,8 +31,39 @@ pub(super) fn options(fields: &mut Fields) -> Result<Options> {
 }
 
 /// The size asked for; `auto` leaves it to the model.
-fn size(text: String) -> Result<Option<Size>> {
+fn size(text: String) -> Result<Option<Extent>> {
     if text == "auto" { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// The steps, or else the effort that `quality` asks for. Steps that are named win over any effort but the default,
+/// which asks for nothing.
+fn steps(fields: &mut Fields) -> Result<(Option<Steps>, Option<Effort>)> {
+    let steps = fields.whole(&["steps", "num_inference_steps"], str::parse)?;
+    let effort = fields.text(&["quality"], effort)?.flatten();
+    if steps.is_some() && effort.is_some() {
+        fields.ignore("quality");
+        return Ok((steps, None));
+    }
+    Ok((steps, effort))
+}
+
+/// OpenAI's names of efforts; `auto` leaves it to the model.
+fn effort(quality: String) -> Result<Option<Effort>> {
+    match quality.as_str() {
+        "auto" => Ok(None),
+        "low" => Ok(Some(Effort::Low)),
+        "medium" | "standard" => Ok(Some(Effort::Medium)),
+        "high" | "hd" => Ok(Some(Effort::High)),
+        "xhigh" => Ok(Some(Effort::VeryHigh)),
+        "max" => Ok(Some(Effort::Highest)),
+        other => Err(Error::parameter(
+            "quality",
+            format!(
+                "quality must be one of auto, low, medium, high, xhigh, max, standard, hd; got '{}'",
+                shown(other)
+            ),
+        )),
+    }
 }
 
 /// Sampler and schedule. A sampler's name may carry a schedule, as in `DPM++ 2M Karras`.

@@ -4,7 +4,7 @@ use crate::api::fields::Fields;
 use crate::api::shown;
 use crate::error::{Error, Result};
 use crate::output::{Format, Quality};
-use crate::request::Count;
+use crate::request::{Count, Effort};
 
 /// How the pictures of a request come back.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,6 +13,8 @@ pub(in crate::api) struct Reply {
     pub format: Format,
     /// By which way its file comes.
     pub delivery: Delivery,
+    /// The answer's `quality`; none where OpenAI's answers have no word for the request's.
+    pub quality: Option<&'static str>,
 }
 
 /// By which way files come back.
@@ -32,12 +34,23 @@ pub(in crate::api) enum Delivery {
 /// The most previews of a stream.
 const MOST_PREVIEWS: u32 = 3;
 
-/// Takes the fields that say how pictures come back.
+/// Takes the fields that say how pictures come back, of a request with the given effort.
 ///
 /// # Errors
 /// If one is out of its bounds, of the wrong type, or cannot be honoured.
-pub(super) fn reply(fields: &mut Fields) -> Result<Reply> {
-    Ok(Reply { format: format(fields)?, delivery: delivery(fields)? })
+pub(super) fn reply(fields: &mut Fields, effort: Option<Effort>) -> Result<Reply> {
+    let quality = effort.and_then(strict_quality);
+    Ok(Reply { format: format(fields)?, delivery: delivery(fields)?, quality })
+}
+
+/// OpenAI's name of an effort, where its answers may have one.
+fn strict_quality(effort: Effort) -> Option<&'static str> {
+    match effort {
+        Effort::Low => Some("low"),
+        Effort::Medium => Some("medium"),
+        Effort::High => Some("high"),
+        Effort::VeryHigh | Effort::Highest => None,
+    }
 }
 
 fn format(fields: &mut Fields) -> Result<Format> {
@@ -48,9 +61,14 @@ fn format(fields: &mut Fields) -> Result<Format> {
             format!("output_compression must be a whole number from 0 to 100; got {}", shown(text)),
         )),
     })?;
+    let is_lossy = quality.is_some_and(|quality| quality != Quality::MAX);
     let quality = quality.unwrap_or_default();
     let format = fields.text(&["output_format"], |name| Format::named(&name, quality))?;
-    format.map_or_else(|| Format::named("png", quality), Ok)
+    let format = format.unwrap_or(Format::Png);
+    if format == Format::Png && is_lossy {
+        fields.ignore("output_compression");
+    }
+    Ok(format)
 }
 
 fn delivery(fields: &mut Fields) -> Result<Delivery> {

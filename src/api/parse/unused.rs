@@ -16,11 +16,6 @@ struct Unused {
 const UNUSED: &[Unused] = &[
     Unused { name: "background", known: &["transparent", "opaque", "auto"], honoured: &["opaque", "auto"] },
     Unused { name: "moderation", known: &["low", "auto"], honoured: &[] },
-    Unused {
-        name: "quality",
-        known: &["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"],
-        honoured: &["auto"],
-    },
     Unused { name: "style", known: &["vivid", "natural"], honoured: &[] },
     Unused { name: "user", known: &[], honoured: &[] },
 ];
