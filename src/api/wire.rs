@@ -180,7 +180,7 @@ pub(super) const FIELDS: &[Field] = &[
         &ALL,
         Kind::Whole(0, 100),
         Fate::Used,
-        "Quality of JPEG and WebP; 100 writes WebP without loss",
+        "Quality of JPEG and WebP; 100 writes WebP without loss, and PNG never loses any",
     ),
     field("stream", DRAWN, Kind::Flag, Fate::Used, "Whether to answer with server-sent events"),
     field("partial_images", DRAWN, Kind::Whole(0, 3), Fate::Used, "How many previews a stream brings"),
