@@ -51,7 +51,10 @@ fn an_edit_repaints_the_transparent_part_and_leaves_the_rest() {
         let stays = |x: u32| (0..64).all(|y| drawn.get_pixel(x, y) == picture.get_pixel(x, y));
         assert!((32..64).all(stays), "a pixel outside the mask has changed");
     }
-    assert_eq!(answers[0].json()["usage"]["input_tokens_details"], json!({"text_tokens": 2, "image_tokens": 16}));
+    assert_eq!(
+        answers[0].json()["usage"]["input_tokens_details"],
+        json!({"text_tokens": 2, "image_tokens": 16})
+    );
     assert_eq!(strength(&answers[0]), "0.9999");
     assert_eq!(answers[0].header("easel-ignored"), None);
 }
