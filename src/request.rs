@@ -124,6 +124,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// The steps that are asked for, by number or by effort, of a model that by itself takes `usual` ones.
+    pub fn chosen_steps(&self, usual: Steps) -> Steps {
+        self.steps.unwrap_or_else(|| self.effort.map_or(usual, |effort| effort.steps(usual)))
+    }
+
     /// Fills what the sender left open from the model's `defaults`, and the seed from `fresh_seed`.
     ///
     /// A picture sets the size of the files where none is given, and is fitted to the size where one is. A size that
@@ -133,6 +138,7 @@ impl Options {
     /// # Errors
     /// If a mask comes without a picture, strength without a picture, or mask and picture differ in size.
     pub fn resolve(self, prompt: Prompt, defaults: &Defaults, fresh_seed: Seed) -> Result<GenerateRequest> {
+        let steps = self.chosen_steps(defaults.steps);
         let extent = match (self.size, &self.picture) {
             (Some(size), _) => size,
             (None, Some(picture)) => Extent::holding(picture.width(), picture.height()),
@@ -146,13 +152,12 @@ impl Options {
         let start = start(size, self.picture, self.mask, self.strength)?;
         let kept =
             kept.map(|(picture, mask)| Kept { picture: picture.fitted(extent), mask: mask.fitted(extent) });
-        let effort = self.effort.unwrap_or(Effort::Medium);
         Ok(GenerateRequest {
             prompt,
             negative: self.negative,
             size,
             finish: Finish { extent, kept },
-            steps: self.steps.unwrap_or_else(|| effort.steps(defaults.steps)),
+            steps,
             sampler: self.sampler.unwrap_or(defaults.sampler),
             schedule: self.schedule.unwrap_or(defaults.schedule),
             guidance: self.guidance.unwrap_or(defaults.guidance),

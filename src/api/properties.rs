@@ -80,6 +80,7 @@ const FORM: &[&[u8]] = &[
 fn model() -> Model {
     let defaults = Defaults {
         size: Size::new(64, 64).unwrap(),
+        sizes: Sizes::ANY,
         steps: Steps::new(4).unwrap(),
         sampler: SamplerKind::Euler,
         schedule: ScheduleKind::Normal,

@@ -43,7 +43,7 @@ impl Draft {
         let Self { inputs, prompt, mut options, reply, ignored, cut_out, strengths } = self;
         let (picture, mask) = decode(&inputs, cut_out)?;
         let default = if mask.is_some() { strengths.masked } else { strengths.picture };
-        let steps = options.steps.unwrap_or(resident.model.defaults.steps);
+        let steps = options.chosen_steps(resident.model.defaults.steps);
         options.strength = options.strength.or(Some(default.leaving_a_step(steps)));
         options.picture = Some(picture);
         options.mask = mask;
