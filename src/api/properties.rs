@@ -85,7 +85,6 @@ fn model() -> Model {
         sampler: SamplerKind::Euler,
         schedule: ScheduleKind::Normal,
         guidance: Guidance::new(4.0).unwrap(),
-        sizes: Sizes::ANY,
     };
     Model { name: "sketch".into(), defaults }
 }

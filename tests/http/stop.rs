@@ -11,7 +11,7 @@ use std::time::Duration;
 fn sigterm_loses_no_request_that_fits_into_the_grace_time_and_refuses_new_ones() {
     let mut program = Program::start(&["--grace", "100"]);
     let asked: Vec<TcpStream> =
-        (0..8).map(|k| program.ask(json!({"steps": 40, "seed": k, "guidance_scale": 1 + k % 2}))).collect();
+        (0..8).map(|k| program.ask(json!({"steps": 8, "seed": k, "guidance_scale": 1 + k % 2}))).collect();
     eventually("all are inside", || Samples::of(program.server).inside() == 8.0);
     program.signal("TERM");
     eventually("the program is not ready any more", || program.readiness() == Some(503));

@@ -112,6 +112,8 @@ fn previews_come_before_the_picture_with_the_names_and_keys_of_openais() {
         if k < 3 {
             assert_eq!(event["partial_image_index"], k);
             keys.push("partial_image_index");
+        } else {
+            keys.push("usage");
         }
         keys.sort_unstable();
         let mut found: Vec<&String> = event.as_object().expect("an object").keys().collect();
@@ -156,7 +158,7 @@ fn what_cannot_be_streamed_is_refused_before_the_stream_begins() {
     for (name, value, words) in [
         ("n", json!(2), ["n must be 1", "2"]),
         ("partial_images", json!(4), ["from 0 to 3", "4"]),
-        ("size", json!("7x7"), ["multiple of 8", "7x7"]),
+        ("size", json!("7x7"), ["from 32 to 4096", "7x7"]),
         ("response_format", json!("file"), ["url", "file"]),
     ] {
         let (param, message) = receive(ask(shared(), json!({ name: value }))).error(400);
