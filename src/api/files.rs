@@ -27,7 +27,12 @@ impl Files {
         Ok((files, began.elapsed()))
     }
 
-    /// The file of the request's picture `image` as it was drawn, or of a preview of it.
+    /// The file of a preview. It does not say what drew it: that draws the picture itself.
+    pub(super) fn preview(&self, drawn: &Picture) -> Result<Vec<u8>> {
+        encode(&finished(drawn, &self.request.finish), self.format, None)
+    }
+
+    /// The file of the request's picture `image` as it was drawn.
     pub(super) fn one(&self, drawn: &Picture, image: u32) -> Result<Vec<u8>> {
         let parameters = Parameters::of(&self.request, &self.model, image).to_text();
         encode(&finished(drawn, &self.request.finish), self.format, Some(&parameters))

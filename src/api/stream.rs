@@ -156,7 +156,10 @@ impl Telling {
         let files = Arc::clone(&self.stream.files);
         let framed = apart(move || {
             let began = Instant::now();
-            let file = files.one(&picture, 0)?;
+            let file = match shown {
+                Shown::Preview(_) => files.preview(&picture)?,
+                Shown::Whole { .. } => files.one(&picture, 0)?,
+            };
             let output = began.elapsed();
             let (kind, preview, usage) = match shown {
                 Shown::Preview(index) => (events.partial, Some(index), None),

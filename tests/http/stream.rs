@@ -112,7 +112,14 @@ fn previews_come_before_the_picture_with_the_names_and_keys_of_openais() {
         if k < 3 {
             assert_eq!(event["partial_image_index"], k);
             keys.push("partial_image_index");
+            assert_eq!(easel::output::read_parameters(&file(event)), None, "a preview is not what they draw");
         } else {
+            let usage = event["usage"].as_object().expect("usage");
+            for key in ["input_tokens", "output_tokens", "total_tokens"] {
+                assert!(usage[key].is_u64(), "{key}");
+            }
+            assert!(usage["input_tokens_details"]["text_tokens"].is_u64());
+            assert!(usage["input_tokens_details"]["image_tokens"].is_u64());
             keys.push("usage");
         }
         keys.sort_unstable();
@@ -124,6 +131,7 @@ fn previews_come_before_the_picture_with_the_names_and_keys_of_openais() {
     plain["partial_images"] = json!(0);
     let plain = exchange(shared(), GENERATIONS, plain.to_string().as_bytes());
     assert_eq!(file(&events[3].1), plain.files()[0], "the picture is the one that comes without a stream");
+    assert_eq!(events[3].1["usage"], plain.json()["usage"]);
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub fn serve_until(
 /// A ready server with the bundled model, an engine and an API of the given settings.
 pub fn serve_as(settings: Settings, api: api::Settings) -> SocketAddr {
     let metrics = Metrics::new().expect("the metrics are defined");
-    let load = || Pipeline::load(&LoadOptions::sketch());
+    let load = || Pipeline::load(&LoadOptions { sizes: Some(Sizes::ANY), ..LoadOptions::sketch() });
     let engine = Engine::start(load, settings, metrics.clone()).expect("the engine starts");
     let (address, _) = bind(engine, metrics, api, std::future::pending());
     eventually("the server is ready", || exchange(address, "GET /readyz HTTP/1.1", b"").status == 200);
