@@ -1,5 +1,6 @@
 //! Pictures that come as events.
 
+use crate::forms::{EDITS, data_url, png, scene};
 use crate::support::{
     GENERATIONS, Samples, eventually, exchange, quick, receive, send, serve_as, shared, start, start_with,
 };
@@ -132,6 +133,19 @@ fn previews_come_before_the_picture_with_the_names_and_keys_of_openais() {
     let plain = exchange(shared(), GENERATIONS, plain.to_string().as_bytes());
     assert_eq!(file(&events[3].1), plain.files()[0], "the picture is the one that comes without a stream");
     assert_eq!(events[3].1["usage"], plain.json()["usage"]);
+}
+
+#[test]
+fn an_edit_streams_under_its_own_names() {
+    let body = streamed(json!({
+        "images": [{"image_url": data_url("image/png", &png(scene(64, 64)))}], "strength": 1, "steps": 4, "partial_images": 1
+    }));
+    let edits = format!("POST {EDITS} HTTP/1.1\r\ncontent-type: application/json");
+    let events = events(&exchange(shared(), &edits, body.to_string().as_bytes()).chunks());
+    let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["image_edit.partial_image", "image_edit.completed"]);
+    assert!(events.iter().all(|(name, event)| event["type"] == json!(name)));
+    assert!(events[1].1["usage"]["input_tokens_details"]["image_tokens"].as_u64() > Some(0));
 }
 
 #[test]
