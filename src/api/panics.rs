@@ -32,34 +32,62 @@ fn words(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{Server, Settings, State, edge, gate};
+    use crate::engine::{self, Engine};
+    use crate::metrics::Metrics;
     use actix_web::middleware::from_fn;
     use actix_web::test::{TestRequest, init_service, try_call_service};
-    use actix_web::{App, HttpResponse, rt, web};
+    use actix_web::web::{self, Data};
+    use actix_web::{App, HttpResponse, rt};
     use serde_json::{Value, json};
 
+    /// What handlers share on a server that has no model.
+    fn state() -> State {
+        let metrics = Metrics::new().unwrap();
+        let work = engine::Settings { queue: 1, rows: None, remember: false };
+        let engine = Engine::start(|| Err(Refusal::checkpoint("no model")), work, metrics.clone()).unwrap();
+        let folder = std::env::temp_dir().join(format!("easel-panics-{}", std::process::id()));
+        let settings = Settings { storage: Some(folder.display().to_string()), ..Settings::default() };
+        Server::bind("127.0.0.1", 0, engine, metrics, settings).unwrap().state
+    }
+
     #[test]
-    fn a_panic_is_an_internal_error_in_the_error_shape_and_the_next_request_is_served() {
+    fn a_panic_is_an_internal_error_with_all_that_an_answer_has_and_the_next_request_is_served() {
         rt::System::new().block_on(async {
             let fails = || async { panic!("the {} broke", "lamp") as HttpResponse };
             let works = || async { HttpResponse::Ok().finish() };
-            let app = App::new().wrap(from_fn(caught));
-            let app =
-                init_service(app.route("/fails", web::get().to(fails)).route("/works", web::get().to(works)))
-                    .await;
-            let refused =
-                try_call_service(&app, TestRequest::get().uri("/fails").to_request()).await.unwrap_err();
-            assert!(refused.to_string().contains("the lamp broke"), "the log has it: {refused}");
-            let answer = refused.error_response();
-            assert_eq!(answer.status().as_u16(), 500);
-            let body = actix_web::body::to_bytes(answer.into_body()).await.unwrap();
-            let body: Value = serde_json::from_slice(&body).unwrap();
-            assert_eq!(
-                (&body["error"]["type"], &body["error"]["param"]),
-                (&json!("server_error"), &Value::Null)
-            );
-            assert!(!body.to_string().contains("lamp"), "a caller has no use for it: {body}");
-            let next = try_call_service(&app, TestRequest::get().uri("/works").to_request()).await.unwrap();
+            let state = state();
+            let app = App::new()
+                .app_data(Data::new(state.clone()))
+                .wrap(from_fn(caught))
+                .wrap(from_fn(gate::pass))
+                .wrap(from_fn(edge::answer))
+                .route("/v1/fails", web::post().to(fails))
+                .route("/v1/works", web::get().to(works));
+            let app = init_service(app).await;
+            // With a key, the handler runs in a task of its own; its failure leaves the key free.
+            for key in [None, Some("one"), Some("one")] {
+                let request = TestRequest::post().uri("/v1/fails");
+                let request = key
+                    .into_iter()
+                    .fold(request, |request, key| request.insert_header(("idempotency-key", key)));
+                let refused = try_call_service(&app, request.to_request()).await.unwrap_err();
+                assert!(refused.to_string().contains("the lamp broke"), "the log has it: {refused}");
+                let answer = refused.error_response();
+                assert_eq!(answer.status().as_u16(), 500);
+                assert!(answer.headers().contains_key("x-request-id"));
+                assert!(answer.headers().contains_key("openai-processing-ms"));
+                let body = actix_web::body::to_bytes(answer.into_body()).await.unwrap();
+                let body: Value = serde_json::from_slice(&body).unwrap();
+                let error = &body["error"];
+                assert_eq!((&error["type"], &error["param"]), (&json!("server_error"), &Value::Null));
+                assert!(!body.to_string().contains("lamp"), "a caller has no use for it: {body}");
+            }
+            let next =
+                try_call_service(&app, TestRequest::get().uri("/v1/works").to_request()).await.unwrap();
             assert_eq!(next.status().as_u16(), 200);
+            let failed = state.metrics.requests.with_label_values(&["/v1/fails", "500"]).get();
+            assert_eq!(failed, 3, "each is counted");
         });
     }
 }
