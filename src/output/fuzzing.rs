@@ -7,6 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -117,19 +118,23 @@ where
 {
     let seconds = std::env::var("EASEL_FUZZ_SECONDS").ok().map(|text| text.parse().unwrap());
     let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
-    let mut runner = match seconds {
-        Some(_) => TestRunner::new(config),
-        None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
-    };
     let (began, time) = (Instant::now(), Duration::from_secs(seconds.unwrap_or(0)));
-    let mut cases = 0_u64;
+    let cases = Cell::new(0_u64);
     loop {
+        // A runner counts what it has tried, and tries nothing more when that is enough: each round has its own.
+        let mut runner = match seconds {
+            Some(_) => TestRunner::new(config.clone()),
+            None => {
+                TestRunner::new_with_rng(config.clone(), TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+            }
+        };
         let checked = runner.run(&strategy, |value| {
+            cases.set(cases.get() + 1);
             check(value);
             Ok(())
         });
         match checked {
-            Ok(()) => cases += u64::from(CASES),
+            Ok(()) => {}
             Err(TestError::Fail(why, value)) => panic!("{why}\n{value:?}"),
             Err(TestError::Abort(why)) => panic!("{why}"),
         }
@@ -137,6 +142,8 @@ where
             break;
         }
     }
+    let cases = cases.get();
+    assert!(cases >= u64::from(CASES), "{cases}");
     if seconds.is_some() {
         let peak = peak_mib();
         println!("{cases} cases in {} s, at most {peak} MiB", began.elapsed().as_secs());
