@@ -24,7 +24,7 @@ from server import ROOT, serving
 PICTURE = ROOT / "tests/clients/picture.png"
 PYTHON_TEST = "tests/api_resources/test_images.py"
 NODE_TEST = "tests/api-resources/images.test.ts"
-PYTHON_NEEDS = ["pytest==9.2.0", "pytest-asyncio==1.5.0", "pytest-xdist==3.8.0", "respx==0.23.1", "aiohttp"]
+PYTHON_NEEDS = ["pytest==9.2.0", "pytest-asyncio==1.5.0", "pytest-xdist==3.8.0", "respx==0.23.1", "rich==14.2.0"]
 NODE_NEEDS = ["jest@30.5.2", "@swc/core@1.16.22", "@swc/jest@0.2.39"]
 
 
@@ -39,7 +39,7 @@ def run_python(source, work, server):
     tests = work / "tests"
     shutil.copytree(source / "tests", tests, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(source / "pyproject.toml", work)
-    with_pictures(work / PYTHON_TEST, r'b"Example data"', f'open({str(PICTURE)!r}, "rb").read()')
+    with_pictures(work / PYTHON_TEST, r'b"Example data"', f'__import__("pathlib").Path({str(PICTURE)!r}).read_bytes()')
     subprocess.run([sys.executable, "-m", "venv", work / "venv"], check=True)
     python = work / "venv/bin/python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", f"{source}[aiohttp]", *PYTHON_NEEDS], check=True)
