@@ -60,7 +60,7 @@ pub struct ModelArgs {
     /// `sketch` (bundled), a diffusers folder, or `dummy:sdxl` (random weights, for benchmarks)
     #[arg(long, env = "EASEL_MODEL", default_value = "sketch")]
     pub model: String,
-    /// auto or cpu
+    /// auto, cpu, cuda or cuda:N
     #[arg(long, env = "EASEL_DEVICE", default_value = "auto")]
     pub device: String,
     /// auto, f32, bf16 or f16
@@ -215,12 +215,18 @@ pub struct BenchArgs {
     /// WIDTHxHEIGHT in pixels [default: the model's own]
     #[arg(long, value_name = "WxH")]
     pub size: Option<String>,
-    /// Rows of a call
+    /// Rows of a call, or pictures
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub rows: Vec<u16>,
     /// The parts to time
     #[arg(long, value_enum, value_delimiter = ',', default_value = "unet,vae,clip")]
     pub what: Vec<Part>,
+    /// Sampler steps of whole pictures [default: the model's]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u16>,
+    /// Guidance of whole pictures; 1 is none [default: the model's]
+    #[arg(long, value_name = "G")]
+    pub guidance: Option<f64>,
     /// Timed runs of each, after one that is not counted
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     pub runs: u16,
@@ -241,6 +247,8 @@ pub enum Part {
     Vae,
     /// Both text encoders, 77 tokens.
     Clip,
+    /// Whole pictures drawn together, from prompt to pixels.
+    Picture,
 }
 
 #[cfg(test)]

@@ -37,10 +37,11 @@ fn prepare(args: &ModelArgs) -> anyhow::Result<LoadOptions> {
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    let device = open_device(&args.device)?;
     Ok(LoadOptions {
         model: args.model.clone(),
-        device: open_device(&args.device)?,
-        dtype: parse_dtype(&args.dtype)?,
+        dtype: parse_dtype(&args.dtype, &device)?,
+        device,
         sizes: (args.sizes != "auto").then(|| args.sizes.parse()).transpose()?,
     })
 }

@@ -12,3 +12,5 @@ mod embed;
 pub mod unet;
 pub mod vae;
 mod vae_tiles;
+
+pub use crate::ops::{combine, memory_taken, open_gpu};

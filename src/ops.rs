@@ -5,26 +5,36 @@
 //! row's result does not depend, to the last bit, on its company.
 //!
 //! On the CPU the structs hold weights packed for the kernels, in the type they were loaded in, and activations
-//! are f32. Elsewhere they are the plain candle of `reference`, which the kernels are compared with.
+//! are f32. On an NVIDIA GPU, where the feature `cuda` is built in, they are kernels of ours and of NVIDIA's libraries.
+//! Elsewhere, and for sizes that the kernels do not take, they are the plain candle of `reference`, which the kernels are
+//! compared with.
 //!
 //! Every op fails when shapes do not fit or the device fails, and reading one when a tensor is missing or of another
 //! shape.
 
 mod activation;
 mod attention;
+mod combine;
 mod conv2d;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod host;
 mod linear;
+mod linears;
 mod norm;
 mod product;
 mod reference;
+mod replay;
 #[cfg(test)]
 mod testing;
 
 pub use activation::{Activation, silu};
 pub use attention::{Mask, attention};
+pub use combine::combine;
 pub use conv2d::{Conv2d, ConvShape, Padding};
-pub use host::activations;
+pub use host::{activations, memory_taken, open_gpu};
 pub use linear::{GatedLinear, Linear};
+pub use linears::Linears;
 pub use norm::{GroupNorm, LayerNorm};
+pub use replay::Replay;

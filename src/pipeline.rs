@@ -22,6 +22,7 @@ pub use noise::Generator;
 
 use crate::model::clip::TextEncoder;
 use crate::model::config::VaeConfig;
+use crate::model::memory_taken;
 use crate::model::unet::Unet;
 use crate::model::vae::Vae;
 use crate::request::Defaults;
@@ -85,6 +86,11 @@ impl Pipeline {
     /// All that its speed depends on, in one line.
     pub fn identity(&self) -> String {
         format!("{} threads {}", self.facts().join(" "), rayon::current_num_threads())
+    }
+
+    /// Bytes of memory that are taken on its device, where that is a GPU.
+    pub fn memory_taken(&self) -> Option<u64> {
+        memory_taken(&self.device)
     }
 
     /// What the model draws with where a request is silent.

@@ -8,10 +8,11 @@ use easel::engine::{CurvePoint, MOST_ROWS, measure};
 use easel::model::clip::TextEncoder;
 use easel::model::config::{ClipConfig, UnetConfig, VaeConfig};
 use easel::model::cost;
+use easel::model::memory_taken;
 use easel::model::unet::{Conditioning, Unet};
 use easel::model::vae::Vae;
 use easel::pipeline::{LoadOptions, Pipeline};
-use easel::request::Size;
+use easel::request::{GenerateRequest, Guidance, Options, Prompt, Seed, Size, Sizes, Steps};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -31,7 +32,8 @@ struct Timing {
     median_s: f64,
     /// Operations a second in the quickest run, in thousand millions.
     gflops: f64,
-    /// The most memory that the process held so far, in MiB; none where the system does not tell.
+    /// The most memory that was taken so far, on a GPU all of it, elsewhere by the process, in MiB; none where the system
+    /// does not tell.
     peak_mib: Option<u64>,
 }
 
@@ -53,6 +55,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             Part::Unet => bench.unet()?,
             Part::Vae => bench.vae()?,
             Part::Clip => bench.clip()?,
+            Part::Picture => bench.pictures()?,
         }
     }
     Ok(())
@@ -131,7 +134,7 @@ impl Bench<'_> {
     fn vae(&self) -> Result<()> {
         let config: VaeConfig = self.checkpoint.config(Component::Vae)?;
         let (width, height) = self.latents(&config, &self.checkpoint.config(Component::Unet)?)?;
-        let (dtype, device) = (DType::F32, &self.options.device);
+        let (dtype, device) = (self.options.vae_dtype(), &self.options.device);
         let vae = Vae::load(&self.checkpoint.tensors(Component::Vae, dtype, device)?, &config)?;
         for rows in self.args.rows.iter().map(|rows| usize::from(*rows)) {
             let latents = noise((rows, height, width, config.latent_channels), dtype, device)?;
@@ -172,6 +175,32 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Whole pictures drawn together, from prompt to pixels; `--rows` counts pictures.
+    fn pictures(&self) -> Result<()> {
+        let unet: UnetConfig = self.checkpoint.config(Component::Unet)?;
+        let vae: VaeConfig = self.checkpoint.config(Component::Vae)?;
+        let (width, height) = self.latents(&vae, &unet)?;
+        // The size that was asked for is drawn, whatever the model draws well.
+        let pipeline = Pipeline::load(&LoadOptions { sizes: Some(Sizes::ANY), ..self.options.clone() })?;
+        let options = Options {
+            size: Some(Size::new(8 * width as u32, 8 * height as u32)?.into()),
+            steps: self.args.steps.map(|steps| Steps::new(i64::from(steps))).transpose()?,
+            guidance: self.args.guidance.map(Guidance::new).transpose()?,
+            ..Options::default()
+        };
+        let request = options.resolve(Prompt::new("a lighthouse")?, pipeline.defaults(), Seed(0))?;
+        let each = pipeline.evals(&request)? as f64
+            * if request.guidance.is_active() { 2.0 } else { 1.0 }
+            * cost::unet(&unet, (height, width), TOKENS)
+            + cost::vae_decode(&vae, (height, width));
+        for rows in self.args.rows.iter().map(|rows| usize::from(*rows)) {
+            let (size, dtype, work) = ((8 * width, 8 * height), self.options.dtype, rows as f64 * each);
+            let case = Case { what: "picture", rows, size, dtype, work };
+            self.time(&case, || draw(&pipeline, &request, rows as u32))?;
+        }
+        Ok(())
+    }
+
     /// Runs `call` once uncounted, then as often as asked, and prints a line.
     fn time(&self, case: &Case, call: impl Fn() -> Result<()>) -> Result<()> {
         call()?;
@@ -191,7 +220,7 @@ impl Bench<'_> {
             best_s: seconds[0],
             median_s: seconds[seconds.len() / 2],
             gflops: case.work / seconds[0] / 1e9,
-            peak_mib: peak_mib(),
+            peak_mib: memory_taken(&self.options.device).map(|bytes| bytes >> 20).or_else(peak_mib),
         };
         self.print(&timing)
     }
@@ -208,6 +237,20 @@ impl Bench<'_> {
         );
         Ok(())
     }
+}
+
+/// Draws `count` pictures of `request` in common UNet calls.
+fn draw(pipeline: &Pipeline, request: &GenerateRequest, count: u32) -> Result<()> {
+    let conditioned = pipeline.encode_prompts(request)?;
+    let start = |k| pipeline.start(request, conditioned.clone(), k);
+    let mut jobs = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
+    while jobs.iter().any(|job| !job.is_done()) {
+        pipeline.evaluate(&mut jobs.iter_mut().collect::<Vec<_>>())?;
+    }
+    for job in &jobs {
+        pipeline.decode(job)?;
+    }
+    Ok(())
 }
 
 fn noise(shape: impl Into<candle_core::Shape>, dtype: DType, device: &Device) -> Result<Tensor> {

@@ -343,7 +343,8 @@ impl Floor<'_> {
         self.shared.retry_after.store(retry_after, Ordering::Relaxed);
         if self.memory_read.is_none_or(|read| read.elapsed() >= MEMORY_EVERY) {
             self.memory_read = Some(Instant::now());
-            self.metrics.device_memory.set(resident_bytes().unwrap_or(0));
+            let taken = self.pipeline.memory_taken().map(|bytes| bytes as i64);
+            self.metrics.device_memory.set(taken.or_else(resident_bytes).unwrap_or(0));
         }
     }
 }

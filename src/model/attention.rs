@@ -1,7 +1,7 @@
 //! The UNet's transformers: self-attention, attention to the context, and a gated MLP.
 
 use crate::error::Result;
-use crate::ops::{Conv2d, ConvShape, GatedLinear, GroupNorm, LayerNorm, Linear, Mask, attention};
+use crate::ops::{Conv2d, ConvShape, GatedLinear, GroupNorm, LayerNorm, Linear, Linears, Mask, attention};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
@@ -29,40 +29,64 @@ const LAYER_NORM_EPS: f64 = 1e-5;
 /// The MLP's inner width over its outer one.
 const MLP_RATIO: usize = 4;
 
+/// Attention of a picture to itself.
 #[derive(Debug)]
-struct Attention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+struct SelfAttention {
+    to_qkv: Linears,
     to_out: Linear,
     heads: usize,
 }
 
-impl Attention {
-    fn load(vb: &VarBuilder, shape: TransformerShape, context: usize) -> Result<Self> {
+impl SelfAttention {
+    fn load(vb: &VarBuilder, shape: TransformerShape) -> Result<Self> {
         let channels = shape.channels;
+        let maps = ["to_q", "to_k", "to_v"].map(|name| vb.pp(name));
         Ok(Self {
-            to_q: Linear::load_no_bias(&vb.pp("to_q"), channels, channels)?,
-            to_k: Linear::load_no_bias(&vb.pp("to_k"), context, channels)?,
-            to_v: Linear::load_no_bias(&vb.pp("to_v"), context, channels)?,
+            to_qkv: Linears::load_no_bias(&maps, channels, channels)?,
             to_out: Linear::load(&vb.pp("to_out.0"), channels, channels)?,
             heads: shape.heads,
         })
     }
 
-    /// Queries from `x` `[B, L, C]`, keys and values from `context` `[B, S, D]`; the result is added to `residual`.
-    fn forward(&self, x: &Tensor, context: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let (q, k, v) = (self.to_q.forward(x)?, self.to_k.forward(context)?, self.to_v.forward(context)?);
-        self.to_out.forward_add(&attention(&q, &k, &v, self.heads, Mask::None)?, residual)
+    /// Maps `x` `[B, L, C]`; the result is added to `residual`.
+    fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let qkv = self.to_qkv.forward(x)?;
+        let mixed = attention(&qkv[0], &qkv[1], &qkv[2], self.heads, Mask::None)?;
+        self.to_out.forward_add(&mixed, residual)
+    }
+}
+
+/// Attention of a picture to keys and values of the context.
+#[derive(Debug)]
+struct CrossAttention {
+    to_q: Linear,
+    to_out: Linear,
+    heads: usize,
+}
+
+impl CrossAttention {
+    fn load(vb: &VarBuilder, shape: TransformerShape) -> Result<Self> {
+        let channels = shape.channels;
+        Ok(Self {
+            to_q: Linear::load_no_bias(&vb.pp("to_q"), channels, channels)?,
+            to_out: Linear::load(&vb.pp("to_out.0"), channels, channels)?,
+            heads: shape.heads,
+        })
+    }
+
+    /// Queries from `x` `[B, L, C]`, keys and values `[B, S, C]`; the result is added to `residual`.
+    fn forward(&self, x: &Tensor, [keys, values]: [&Tensor; 2], residual: &Tensor) -> Result<Tensor> {
+        let mixed = attention(&self.to_q.forward(x)?, keys, values, self.heads, Mask::None)?;
+        self.to_out.forward_add(&mixed, residual)
     }
 }
 
 #[derive(Debug)]
 struct TransformerBlock {
     norm1: LayerNorm,
-    attn1: Attention,
+    attn1: SelfAttention,
     norm2: LayerNorm,
-    attn2: Attention,
+    attn2: CrossAttention,
     norm3: LayerNorm,
     ff_in: GatedLinear,
     ff_out: Linear,
@@ -75,18 +99,18 @@ impl TransformerBlock {
         let inner = channels * MLP_RATIO;
         Ok(Self {
             norm1: norm("norm1")?,
-            attn1: Attention::load(&vb.pp("attn1"), shape, channels)?,
+            attn1: SelfAttention::load(&vb.pp("attn1"), shape)?,
             norm2: norm("norm2")?,
-            attn2: Attention::load(&vb.pp("attn2"), shape, shape.context)?,
+            attn2: CrossAttention::load(&vb.pp("attn2"), shape)?,
             norm3: norm("norm3")?,
             ff_in: GatedLinear::load(&vb.pp("ff.net.0.proj"), channels, inner)?,
             ff_out: Linear::load(&vb.pp("ff.net.2"), inner, channels)?,
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let normed = self.norm1.forward(x)?;
-        let x = self.attn1.forward(&normed, &normed, x)?;
+    /// Maps `x` `[B, L, C]` in the light of the context's keys and values.
+    fn forward(&self, x: &Tensor, context: [&Tensor; 2]) -> Result<Tensor> {
+        let x = self.attn1.forward(&self.norm1.forward(x)?, x)?;
         let x = self.attn2.forward(&self.norm2.forward(&x)?, context, &x)?;
         let gated = self.ff_in.forward(&self.norm3.forward(&x)?)?;
         self.ff_out.forward_add(&gated, &x)
@@ -136,6 +160,8 @@ pub(super) struct Transformer2d {
     norm: GroupNorm,
     proj_in: Projection,
     transformer_blocks: Vec<TransformerBlock>,
+    /// Keys and values of the context for every block, `attn2.to_k` and `attn2.to_v` of each in turn.
+    context_maps: Linears,
     proj_out: Projection,
 }
 
@@ -143,12 +169,16 @@ impl Transformer2d {
     /// Reads `norm`, `proj_in`, `transformer_blocks.*` and `proj_out`.
     pub fn load(vb: &VarBuilder, shape: TransformerShape) -> Result<Self> {
         let layers = vb.pp("transformer_blocks");
+        let context_maps: Vec<VarBuilder> = (0..shape.layers)
+            .flat_map(|layer| ["to_k", "to_v"].map(|name| layers.pp(layer).pp("attn2").pp(name)))
+            .collect();
         Ok(Self {
             norm: GroupNorm::load(&vb.pp("norm"), shape.channels, shape.groups, TRANSFORMER_NORM_EPS)?,
             proj_in: Projection::load(&vb.pp("proj_in"), shape)?,
             transformer_blocks: (0..shape.layers)
                 .map(|layer| TransformerBlock::load(&layers.pp(layer), shape))
                 .collect::<Result<_>>()?,
+            context_maps: Linears::load_no_bias(&context_maps, shape.context, shape.channels)?,
             proj_out: Projection::load(&vb.pp("proj_out"), shape)?,
         })
     }
@@ -156,8 +186,9 @@ impl Transformer2d {
     /// Maps a picture `[B, H, W, C]` in the light of `context` `[B, S, D]`.
     pub fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let mut pixels = self.proj_in.forward(&self.norm.forward(x)?)?.flatten(1, 2)?; // [B, H*W, C]
-        for block in &self.transformer_blocks {
-            pixels = block.forward(&pixels, context)?;
+        let context = self.context_maps.forward(context)?;
+        for (block, context) in self.transformer_blocks.iter().zip(context.chunks_exact(2)) {
+            pixels = block.forward(&pixels, [&context[0], &context[1]])?;
         }
         self.proj_out.forward_add(&pixels.reshape(x.shape())?, x)
     }

@@ -5,7 +5,7 @@ use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
 use super::config::UnetConfig;
 use super::embed::{Sinusoid, TimestepEmbedding};
 use crate::error::{Error, Result};
-use crate::ops::{Conv2d, ConvShape, Padding, activations, silu};
+use crate::ops::{Conv2d, ConvShape, Padding, Replay, activations, silu};
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 
@@ -188,6 +188,7 @@ pub struct Unet {
     mid_block: MidBlock,
     up_blocks: Vec<UpBlock>,
     head: OutputHead,
+    replay: Replay,
 }
 
 impl Unet {
@@ -215,13 +216,29 @@ impl Unet {
             mid_block: reader.mid_block()?,
             up_blocks: (0..blocks).map(|block| reader.up_block(block)).collect::<Result<_>>()?,
             head: OutputHead::load(vb, head)?,
+            replay: Replay::default(),
         })
     }
 
     /// The model's output (noise or velocity) `[B, H, W, out]` for inputs `[B, H, W, in]`, scaled for their noise.
     pub fn forward(&self, x: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
-        let time = self.time_vector(x, conditioning)?;
-        let context = &activations(conditioning.context)?;
+        let sinusoids = self.time.of(conditioning.timesteps, x.device())?.unsqueeze(1)?; // [B, 1, first]
+        let context = activations(conditioning.context)?;
+        let mut inputs = vec![x.clone(), sinusoids, context];
+        if let Some(added) = &self.added {
+            inputs.push(added.inputs(conditioning.pooled, conditioning.time_ids)?);
+        }
+        let inputs: Vec<&Tensor> = inputs.iter().collect();
+        let mut outputs = self.replay.run(&inputs, |inputs| Ok(vec![self.body(inputs)?]))?;
+        Ok(outputs.swap_remove(0))
+    }
+
+    /// [`Unet::forward`] of the picture, the timesteps' sinusoids, the context, and the added conditioning if any.
+    fn body(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let [x, sinusoids, context, added @ ..] = inputs else {
+            return Err(Error::internal("a UNet reads a picture, timesteps and a context"));
+        };
+        let time = self.time_vector(sinusoids, added.first().copied())?;
         let mut x = self.conv_in.forward(x)?;
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
@@ -251,11 +268,10 @@ impl Unet {
     }
 
     /// Time, pooled text and sizes as one vector a row, after the SiLU that every residual block would apply.
-    fn time_vector(&self, x: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
-        let sinusoids = self.time.of(conditioning.timesteps, x.device())?.unsqueeze(1)?; // [B, 1, first]
-        let mut vector = self.time_embedding.forward(&sinusoids)?;
-        if let Some(added) = &self.added {
-            vector = (vector + added.forward(conditioning.pooled, conditioning.time_ids)?)?;
+    fn time_vector(&self, sinusoids: &Tensor, added: Option<&Tensor>) -> Result<Tensor> {
+        let mut vector = self.time_embedding.forward(sinusoids)?;
+        if let (Some(layers), Some(added)) = (&self.added, added) {
+            vector = (vector + layers.add_embedding.forward(added)?)?;
         }
         silu(&vector)
     }
@@ -285,12 +301,12 @@ impl AddedConditioning {
         })
     }
 
-    /// `[B, 1, width]` from pooled text `[B, P]` and one set of sizes a row.
-    fn forward(&self, pooled: &Tensor, time_ids: &[[f32; 6]]) -> Result<Tensor> {
+    /// What its layers read, `[B, 1, inputs]` in f32: pooled text `[B, P]` and one set of sizes a row.
+    fn inputs(&self, pooled: &Tensor, time_ids: &[[f32; 6]]) -> Result<Tensor> {
         let sizes: Vec<f32> = time_ids.iter().flatten().copied().collect();
         let sizes = self.ids.of(&sizes, pooled.device())?; // [B * 6, width]
         let sizes = sizes.reshape((time_ids.len(), self.count * self.ids.width))?;
         let pooled = pooled.to_dtype(sizes.dtype())?;
-        self.add_embedding.forward(&Tensor::cat(&[&pooled, &sizes], D::Minus1)?.unsqueeze(1)?)
+        Ok(Tensor::cat(&[&pooled, &sizes], D::Minus1)?.unsqueeze(1)?)
     }
 }

@@ -2,6 +2,8 @@
 
 use super::cpu::isa::Isa;
 use super::cpu::pointwise::{Curve, apply};
+#[cfg(feature = "cuda")]
+use super::cuda::pointwise as cuda;
 use super::host::{holds, plain, read, tensor};
 use super::reference;
 use crate::error::Result;
@@ -9,6 +11,10 @@ use candle_core::Tensor;
 
 /// `x * sigmoid(x)`.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return cuda::bent(x, cuda::Curve::Silu);
+    }
     if holds(x) { bent(x, Curve::Silu) } else { reference::silu(x) }
 }
 
@@ -24,6 +30,16 @@ pub enum Activation {
 impl Activation {
     /// Applies the non-linearity to every element.
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return cuda::bent(
+                x,
+                match self {
+                    Self::QuickGelu => cuda::Curve::QuickGelu,
+                    Self::Gelu => cuda::Curve::Gelu,
+                },
+            );
+        }
         match (self, holds(x)) {
             (Self::QuickGelu, true) => bent(x, Curve::QuickGelu),
             (Self::Gelu, true) => bent(x, Curve::Gelu),

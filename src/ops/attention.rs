@@ -2,6 +2,8 @@
 
 use super::cpu::attention::{Sizes, attention as on_cpu};
 use super::cpu::isa::Isa;
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::host::{holds, plain, read, tensor};
 use super::reference;
 use crate::error::Result;
@@ -20,6 +22,10 @@ pub enum Mask {
 ///
 /// Queries are `[B, L, C]`, keys and values `[B, S, C]`; the answer is `[B, L, C]`. Scores and softmax are f32.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if q.device().is_cuda() && cuda::attention::takes(q, k, heads, mask == Mask::Causal)? {
+        return cuda::attention::attention([q, k, v], heads, mask == Mask::Causal);
+    }
     if !holds(q) {
         return reference::attention(q, k, v, heads, mask);
     }

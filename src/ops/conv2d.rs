@@ -2,6 +2,8 @@
 
 use super::cpu::patches::Walk;
 use super::cpu::weight::Order;
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::host::{holds, tensor};
 use super::product::{Added, Product};
 use super::reference;
@@ -78,7 +80,25 @@ pub struct Conv2d {
 #[derive(Debug, Clone)]
 enum Kind {
     Cpu(Product),
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::conv2d::Conv2d),
     Elsewhere(reference::Conv2d),
+}
+
+impl Kind {
+    /// The convolution, its weight in the order that its device wants.
+    fn new(weight: &Tensor, bias: &Tensor, shape: ConvShape) -> Result<Self> {
+        let ConvShape { inputs, outputs, kernel, .. } = shape;
+        if holds(weight) {
+            let order = Order { outputs, inputs, taps: kernel * kernel, gated: false };
+            return Ok(Self::Cpu(Product::new(weight, Some(bias), order)?));
+        }
+        #[cfg(feature = "cuda")]
+        if weight.device().is_cuda() && cuda::conv2d::takes(weight.dtype()) {
+            return Ok(Self::Cuda(cuda::conv2d::Conv2d::new(weight, bias, shape)?));
+        }
+        Ok(Self::Elsewhere(reference::Conv2d::new(weight, bias, shape)?))
+    }
 }
 
 impl Conv2d {
@@ -90,20 +110,15 @@ impl Conv2d {
 
     /// The convolution of `weight` `[outputs, inputs, kernel, kernel]` and `bias` `[outputs]`.
     fn new(weight: &Tensor, bias: &Tensor, shape: ConvShape) -> Result<Self> {
-        let ConvShape { inputs, outputs, kernel, .. } = shape;
-        let kind = if holds(weight) {
-            let order = Order { outputs, inputs, taps: kernel * kernel, gated: false };
-            Kind::Cpu(Product::new(weight, Some(bias), order)?)
-        } else {
-            Kind::Elsewhere(reference::Conv2d::new(weight, bias, shape)?)
-        };
-        Ok(Self { kind, shape })
+        Ok(Self { kind: Kind::new(weight, bias, shape)?, shape })
     }
 
     /// Convolves `[B, H, W, inputs]` to `[B, H', W', outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.kind {
             Kind::Cpu(product) => self.on_cpu(product, x, size(x)?, Added::default()),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(conv) => conv.forward(x, size(x)?, cuda::conv2d::Added::default()),
             Kind::Elsewhere(conv) => conv.forward(x),
         }
     }
@@ -113,6 +128,10 @@ impl Conv2d {
         match &self.kind {
             Kind::Cpu(product) => {
                 self.on_cpu(product, x, size(x)?, Added { residual: Some(residual), shift: None })
+            }
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(conv) => {
+                conv.forward(x, size(x)?, cuda::conv2d::Added { residual: Some(residual), shift: None })
             }
             Kind::Elsewhere(conv) => Ok((conv.forward(x)? + residual)?),
         }
@@ -124,6 +143,10 @@ impl Conv2d {
             Kind::Cpu(product) => {
                 self.on_cpu(product, x, size(x)?, Added { residual: None, shift: Some(shift) })
             }
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(conv) => {
+                conv.forward(x, size(x)?, cuda::conv2d::Added { residual: None, shift: Some(shift) })
+            }
             Kind::Elsewhere(conv) => Ok(conv.forward(x)?.broadcast_add(&shift.unsqueeze(1)?)?),
         }
     }
@@ -133,6 +156,8 @@ impl Conv2d {
     pub fn forward_enlarged(&self, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
         match &self.kind {
             Kind::Cpu(product) => self.on_cpu(product, x, size, Added::default()),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(conv) => conv.forward(x, size, cuda::conv2d::Added::default()),
             Kind::Elsewhere(conv) => conv.forward(&reference::nearest(x, size.0, size.1)?),
         }
     }

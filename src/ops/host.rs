@@ -10,6 +10,29 @@ pub(super) fn holds(x: &Tensor) -> bool {
     matches!(x.device(), Device::Cpu)
 }
 
+/// Opens GPU `ordinal` for the kernels.
+///
+/// # Errors
+/// If there is no such GPU, or this build has no kernels for it.
+pub fn open_gpu(ordinal: usize) -> Result<Device> {
+    #[cfg(feature = "cuda")]
+    return super::cuda::open(ordinal);
+    #[cfg(not(feature = "cuda"))]
+    Err(Error::config(format!("this build has no CUDA: cuda:{ordinal} needs one with the feature cuda")))
+}
+
+/// Bytes of a GPU's memory that are taken, by whomever; none for a device that is no GPU. Freed memory is kept for
+/// reuse, so that this is also the most that was ever taken.
+pub fn memory_taken(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    if let Ok(device) = device.as_cuda_device() {
+        let (free, total) = device.cuda_stream().context().mem_get_info().ok()?;
+        return Some((total - free) as u64);
+    }
+    let _ = device;
+    None
+}
+
 /// `x` in the type that activations travel in on its device: f32 on the CPU, whatever the weights are stored in;
 /// elsewhere as it is.
 pub fn activations(x: &Tensor) -> Result<Tensor> {

@@ -2,6 +2,8 @@
 
 use super::cpu::patches::Walk;
 use super::cpu::weight::Order;
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::host::{holds, tensor};
 use super::product::{Added, Product};
 use super::reference;
@@ -18,7 +20,23 @@ pub struct Linear {
 #[derive(Debug, Clone)]
 enum Kind {
     Cpu(Product),
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::linear::Linear),
     Elsewhere(reference::Linear),
+}
+
+impl Kind {
+    /// The map, its weight in the order that its device wants.
+    fn new(weight: Tensor, bias: Option<Tensor>, gated: bool) -> Result<Self> {
+        if holds(&weight) {
+            return Ok(Self::Cpu(packed(&weight, bias.as_ref(), gated)?));
+        }
+        #[cfg(feature = "cuda")]
+        if weight.device().is_cuda() {
+            return Ok(Self::Cuda(cuda::linear::Linear::new(&weight, bias.as_ref())?));
+        }
+        Ok(Self::Elsewhere(reference::Linear::new(weight, bias)))
+    }
 }
 
 impl Linear {
@@ -34,18 +52,15 @@ impl Linear {
 
     /// The map of `weight` `[outputs, inputs]` and `bias` `[outputs]`.
     fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        let kind = if holds(&weight) {
-            Kind::Cpu(packed(&weight, bias.as_ref(), false)?)
-        } else {
-            Kind::Elsewhere(reference::Linear::new(weight, bias))
-        };
-        Ok(Self { kind })
+        Ok(Self { kind: Kind::new(weight, bias, false)? })
     }
 
     /// The width of what it makes.
     pub fn outputs(&self) -> Result<usize> {
         match &self.kind {
             Kind::Cpu(product) => Ok(product.width()),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(linear) => linear.outputs(),
             Kind::Elsewhere(linear) => linear.outputs(),
         }
     }
@@ -54,6 +69,8 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.kind {
             Kind::Cpu(product) => forward(product, x, None),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(linear) => linear.forward(x, None),
             Kind::Elsewhere(linear) => linear.forward(x),
         }
     }
@@ -62,6 +79,8 @@ impl Linear {
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.kind {
             Kind::Cpu(product) => forward(product, x, Some(residual)),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(linear) => linear.forward(x, Some(residual)),
             Kind::Elsewhere(linear) => Ok((linear.forward(x)? + residual)?),
         }
     }
@@ -78,18 +97,15 @@ impl GatedLinear {
     /// Reads `weight` `[2 * outputs, inputs]` and `bias` `[2 * outputs]`.
     pub fn load(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
         let (weight, bias) = (vb.get((2 * outputs, inputs), "weight")?, vb.get(2 * outputs, "bias")?);
-        let kind = if holds(&weight) {
-            Kind::Cpu(packed(&weight, Some(&bias), true)?)
-        } else {
-            Kind::Elsewhere(reference::Linear::new(weight, Some(bias)))
-        };
-        Ok(Self { kind })
+        Ok(Self { kind: Kind::new(weight, Some(bias), true)? })
     }
 
     /// Maps `[B, L, inputs]` to `[B, L, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.kind {
             Kind::Cpu(product) => forward(product, x, None),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(linear) => linear.forward_gated(x),
             Kind::Elsewhere(linear) => reference::geglu(&linear.forward(x)?),
         }
     }

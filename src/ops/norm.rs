@@ -2,6 +2,8 @@
 
 use super::cpu::isa::Isa;
 use super::cpu::norm::{Affine, group_norm, layer_norm};
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::host::{holds, plain, read, tensor, vector};
 use super::reference;
 use crate::error::Result;
@@ -16,7 +18,15 @@ pub struct GroupNorm {
 
 #[derive(Debug, Clone)]
 enum GroupKind {
-    Cpu { scale: Scale, groups: usize },
+    Cpu {
+        scale: Scale,
+        groups: usize,
+    },
+    #[cfg(feature = "cuda")]
+    Cuda {
+        scale: cuda::norm::Scale,
+        groups: usize,
+    },
     Elsewhere(reference::GroupNorm),
 }
 
@@ -38,6 +48,19 @@ impl Scale {
     }
 }
 
+impl GroupKind {
+    fn new(weight: &Tensor, bias: &Tensor, groups: usize, eps: f64) -> Result<Self> {
+        if holds(weight) {
+            return Ok(Self::Cpu { scale: Scale::new(weight, bias, eps)?, groups });
+        }
+        #[cfg(feature = "cuda")]
+        if weight.device().is_cuda() && cuda::norm::takes_groups(weight.elem_count(), groups) {
+            return Ok(Self::Cuda { scale: cuda::norm::Scale::new(weight, bias, eps)?, groups });
+        }
+        Ok(Self::Elsewhere(reference::GroupNorm::new(weight, bias, groups, eps)?))
+    }
+}
+
 impl GroupNorm {
     /// Reads `weight` and `bias`, each `[channels]`.
     pub fn load(vb: &VarBuilder, channels: usize, groups: usize, eps: f64) -> Result<Self> {
@@ -46,18 +69,15 @@ impl GroupNorm {
 
     /// The norm of `weight` and `bias`, each `[channels]`.
     fn new(weight: &Tensor, bias: &Tensor, groups: usize, eps: f64) -> Result<Self> {
-        let kind = if holds(weight) {
-            GroupKind::Cpu { scale: Scale::new(weight, bias, eps)?, groups }
-        } else {
-            GroupKind::Elsewhere(reference::GroupNorm::new(weight, bias, groups, eps)?)
-        };
-        Ok(Self { kind })
+        Ok(Self { kind: GroupKind::new(weight, bias, groups, eps)? })
     }
 
     /// Normalises `[B, H, W, C]` or `[B, L, C]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.kind {
             GroupKind::Cpu { scale, groups } => on_cpu(x, scale, *groups, false),
+            #[cfg(feature = "cuda")]
+            GroupKind::Cuda { scale, groups } => cuda::norm::group_norm(x, scale, *groups, false),
             GroupKind::Elsewhere(norm) => norm.forward(x),
         }
     }
@@ -66,6 +86,8 @@ impl GroupNorm {
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         match &self.kind {
             GroupKind::Cpu { scale, groups } => on_cpu(x, scale, *groups, true),
+            #[cfg(feature = "cuda")]
+            GroupKind::Cuda { scale, groups } => cuda::norm::group_norm(x, scale, *groups, true),
             GroupKind::Elsewhere(norm) => norm.forward_silu(x),
         }
     }
@@ -87,7 +109,22 @@ pub struct LayerNorm {
 #[derive(Debug, Clone)]
 enum LayerKind {
     Cpu(Scale),
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::norm::Scale),
     Elsewhere(reference::LayerNorm),
+}
+
+impl LayerKind {
+    fn new(weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Self> {
+        if holds(weight) {
+            return Ok(Self::Cpu(Scale::new(weight, bias, eps)?));
+        }
+        #[cfg(feature = "cuda")]
+        if weight.device().is_cuda() && cuda::norm::takes_layer(weight.elem_count()) {
+            return Ok(Self::Cuda(cuda::norm::Scale::new(weight, bias, eps)?));
+        }
+        Ok(Self::Elsewhere(reference::LayerNorm::new(weight, bias, eps)?))
+    }
 }
 
 impl LayerNorm {
@@ -98,12 +135,7 @@ impl LayerNorm {
 
     /// The norm of `weight` and `bias`, each `[channels]`.
     fn new(weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Self> {
-        let kind = if holds(weight) {
-            LayerKind::Cpu(Scale::new(weight, bias, eps)?)
-        } else {
-            LayerKind::Elsewhere(reference::LayerNorm::new(weight, bias, eps)?)
-        };
-        Ok(Self { kind })
+        Ok(Self { kind: LayerKind::new(weight, bias, eps)? })
     }
 
     /// Normalises `[.., C]`.
@@ -113,6 +145,8 @@ impl LayerNorm {
                 let x = plain(x)?;
                 tensor(layer_norm(Isa::current(), read(&x).slice()?, scale.affine()), x.shape())
             }
+            #[cfg(feature = "cuda")]
+            LayerKind::Cuda(scale) => cuda::norm::layer_norm(x, scale),
             LayerKind::Elsewhere(norm) => norm.forward(x),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{Job, Pipeline};
 use crate::error::Result;
+use crate::model::combine;
 use crate::model::unet::Conditioning;
 use crate::sampler::Scalings;
 use crate::sampler::{Eval, HISTORY};
@@ -17,19 +18,23 @@ impl Pipeline {
         let evals: Vec<Eval> = jobs.iter().map(|job| job.plan.evals[job.next]).collect();
         let scalings: Vec<Scalings> =
             evals.iter().map(|eval| self.training.prediction.scalings(eval.sigma)).collect();
-        let outputs = self.predict(jobs, &evals, &scalings)?; // one [1, h, w, 4] a job
-        let inputs = Tensor::cat(&jobs.iter().map(|job| &job.input).collect::<Vec<_>>(), 0)?;
-        let outputs = Tensor::cat(&outputs, 0)?;
-        let column = |of: fn(&Scalings) -> f64| self.column(scalings.iter().map(of));
-        let denoised = (inputs.broadcast_mul(&column(|s| s.c_skip)?)?
-            + outputs.broadcast_mul(&column(|s| s.c_out)?)?)?;
+        let outputs = self.predict(jobs, &evals, &scalings)?;
+        let rows: Vec<Vec<Term>> = jobs
+            .iter()
+            .zip(&scalings)
+            .zip(&outputs)
+            .map(|((job, scaling), output)| Ok(denoised(job, *scaling, output.weights(job)?)))
+            .collect::<Result<_>>()?;
+        let denoised = combine(&rows)?; // [jobs, h, w, 4]
         let noise = jobs
             .iter_mut()
             .zip(&evals)
             .map(|(job, eval)| eval.draws().then(|| job.draw()).transpose())
             .collect::<Result<Vec<_>>>()?;
-        let next = self.update(jobs, &evals, &denoised, &noise)?;
-        let kept = self.kept(&inputs, &evals, &denoised)?;
+        let next = update(jobs, &evals, &denoised, &noise)?;
+        let kept = kept(jobs, &evals, &denoised)?;
+        // On a GPU the work has only been queued: its time, and its faults, belong to this evaluation.
+        self.device.synchronize()?;
         for (row, ((job, eval), noise)) in jobs.iter_mut().zip(&evals).zip(noise).enumerate() {
             job.advance(eval, next.narrow(0, row, 1)?, denoised.narrow(0, row, 1)?)?;
             job.keep(kept.narrow(0, row, 1)?);
@@ -39,116 +44,113 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The network's output for each job, guided: `[1, h, w, 4]` in f32.
-    fn predict(&self, jobs: &[&mut Job], evals: &[Eval], scalings: &[Scalings]) -> Result<Vec<Tensor>> {
+    /// The network's outputs for each job.
+    fn predict(&self, jobs: &[&mut Job], evals: &[Eval], scalings: &[Scalings]) -> Result<Vec<Output>> {
         let mut rows = Rows::default();
         for ((job, eval), scaling) in jobs.iter().zip(evals).zip(scalings) {
-            let mut input = (&job.input * scaling.c_in)?;
-            if let Some(extra) = job.canvas.as_ref().and_then(|canvas| canvas.extra_inputs.as_ref()) {
-                input = Tensor::cat(&[&input, extra], D::Minus1)?;
-            }
             for condition in job.negative.iter().chain([&job.positive]) {
-                rows.inputs.push(input.clone());
+                rows.inputs.push(vec![(&job.input, scaling.c_in)]);
+                rows.extras.extend(job.canvas.as_ref().and_then(|canvas| canvas.extra_inputs.as_ref()));
                 rows.timesteps.push(eval.timestep as f32);
-                rows.contexts.push(condition.context.clone());
-                rows.pooled.push(condition.pooled.clone());
+                rows.contexts.push(&condition.context);
+                rows.pooled.push(&condition.pooled);
                 rows.time_ids.push(job.time_ids);
             }
         }
-        let inputs = Tensor::cat(&rows.inputs, 0)?.to_dtype(self.dtype)?;
+        let mut inputs = combine(&rows.inputs)?;
+        if !rows.extras.is_empty() {
+            inputs = Tensor::cat(&[&inputs, &Tensor::cat(&rows.extras, 0)?], D::Minus1)?;
+        }
         let conditioning = Conditioning {
             timesteps: &rows.timesteps,
             context: &Tensor::cat(&rows.contexts, 0)?,
             pooled: &Tensor::cat(&rows.pooled, 0)?,
             time_ids: &rows.time_ids,
         };
-        let outputs = self.unet.forward(&inputs, &conditioning)?.to_dtype(DType::F32)?;
+        let outputs =
+            self.unet.forward(&inputs.to_dtype(self.dtype)?, &conditioning)?.to_dtype(DType::F32)?;
         let mut row = 0;
+        let mut next = || {
+            row += 1;
+            outputs.narrow(0, row - 1, 1)
+        };
         jobs.iter()
             .map(|job| {
-                let first = outputs.narrow(0, row, 1)?;
-                row += 1;
-                if job.negative.is_none() {
-                    return Ok(first);
-                }
-                let positive = outputs.narrow(0, row, 1)?;
-                row += 1;
-                guided(&first, &positive, job)
+                let negative = job.negative.is_some().then(&mut next).transpose()?;
+                Ok(Output { negative, positive: next()? })
             })
             .collect()
-    }
-
-    /// `next` of every row: the sum that [`Eval`] describes, as one broadcast.
-    fn update(
-        &self,
-        jobs: &[&mut Job],
-        evals: &[Eval],
-        denoised: &Tensor,
-        noise: &[Option<Tensor>],
-    ) -> Result<Tensor> {
-        let bases = Tensor::cat(&jobs.iter().map(|job| &job.base).collect::<Vec<_>>(), 0)?;
-        let mut next = (bases.broadcast_mul(&self.column(evals.iter().map(|eval| eval.x))?)?
-            + denoised.broadcast_mul(&self.column(evals.iter().map(|eval| eval.denoised))?)?)?;
-        let mut add = |values: Vec<Option<&Tensor>>, coefficients: Vec<f64>| -> Result<()> {
-            if coefficients.iter().any(|coefficient| *coefficient != 0.0) {
-                let column = self.column(coefficients.into_iter())?;
-                next = (&next + stacked(&values)?.broadcast_mul(&column)?)?;
-            }
-            Ok(())
-        };
-        for k in 0..HISTORY {
-            let kept = jobs.iter().map(|job| job.history.get(k)).collect();
-            add(kept, evals.iter().map(|eval| eval.history[k]).collect())?;
-        }
-        add(noise.iter().map(Option::as_ref).collect(), evals.iter().map(|eval| eval.noise).collect())?;
-        let held = jobs.iter().map(|job| job.held_noise.as_ref()).collect();
-        add(held, evals.iter().map(|eval| eval.held_noise).collect())?;
-        Ok(next)
-    }
-
-    /// What every row keeps for later evaluations.
-    fn kept(&self, inputs: &Tensor, evals: &[Eval], denoised: &Tensor) -> Result<Tensor> {
-        if evals.iter().all(|eval| eval.keep_x == 0.0 && eval.keep_denoised == 1.0) {
-            return Ok(denoised.clone());
-        }
-        let keep_x = self.column(evals.iter().map(|eval| eval.keep_x))?;
-        let keep_denoised = self.column(evals.iter().map(|eval| eval.keep_denoised))?;
-        Ok((inputs.broadcast_mul(&keep_x)? + denoised.broadcast_mul(&keep_denoised)?)?)
-    }
-
-    /// One coefficient a row: `[B, 1, 1, 1]` in f32.
-    fn column(&self, values: impl Iterator<Item = f64>) -> Result<Tensor> {
-        let values: Vec<f32> = values.map(|value| value as f32).collect();
-        let rows = values.len();
-        Ok(Tensor::from_vec(values, (rows, 1, 1, 1), &self.device)?)
     }
 }
 
 /// What the rows of one UNet call are made of.
 #[derive(Default)]
-struct Rows {
-    inputs: Vec<Tensor>,
+struct Rows<'a> {
+    inputs: Vec<Vec<Term<'a>>>,
+    extras: Vec<&'a Tensor>, // of every row, or of none
     timesteps: Vec<f32>,
-    contexts: Vec<Tensor>,
-    pooled: Vec<Tensor>,
+    contexts: Vec<&'a Tensor>,
+    pooled: Vec<&'a Tensor>,
     time_ids: Vec<[f32; 6]>,
 }
 
-/// Rows side by side, zeros where a job has none.
-fn stacked(values: &[Option<&Tensor>]) -> Result<Tensor> {
-    let like = values.iter().flatten().next().expect("a coefficient that is not 0 has its tensor");
-    let zeros = like.zeros_like()?;
-    Ok(Tensor::cat(&values.iter().map(|value| value.unwrap_or(&zeros)).collect::<Vec<_>>(), 0)?)
+/// A tensor `[1, h, w, 4]` in f32 with its coefficient in a sum.
+type Term<'a> = (&'a Tensor, f64);
+
+/// What the network says of one job's input, each `[1, h, w, 4]` in f32.
+struct Output {
+    negative: Option<Tensor>,
+    positive: Tensor,
 }
 
-/// Classifier-free guidance (Ho and Salimans 2022), and its rescaling (Lin et al. 2023, section 3.4).
-fn guided(negative: &Tensor, positive: &Tensor, job: &Job) -> Result<Tensor> {
-    let guided = (negative + ((positive - negative)? * job.guidance)?)?;
-    if job.rescale == 0.0 {
-        return Ok(guided);
+impl Output {
+    /// The terms whose sum is the guided output: classifier-free guidance (Ho and Salimans 2022), and its rescaling (Lin
+    /// et al. 2023, section 3.4).
+    fn weights(&self, job: &Job) -> Result<Vec<Term<'_>>> {
+        let Some(negative) = &self.negative else { return Ok(vec![(&self.positive, 1.0)]) };
+        let terms = vec![(negative, 1.0 - job.guidance), (&self.positive, job.guidance)];
+        if job.rescale == 0.0 {
+            return Ok(terms);
+        }
+        let ratio = spread(&self.positive)? / spread(&combine(&[terms.clone()])?)?;
+        let scale = job.rescale * ratio + 1.0 - job.rescale;
+        Ok(terms.into_iter().map(|(output, weight)| (output, weight * scale)).collect())
     }
-    let ratio = spread(positive)? / spread(&guided)?;
-    Ok((guided * (job.rescale * ratio + 1.0 - job.rescale))?)
+}
+
+/// The terms of a job's denoised latents, of its input and its guided output.
+fn denoised<'a>(job: &'a Job, scalings: Scalings, output: Vec<Term<'a>>) -> Vec<Term<'a>> {
+    let output = output.into_iter().map(|(output, weight)| (output, weight * scalings.c_out));
+    [(&job.input, scalings.c_skip)].into_iter().chain(output).collect()
+}
+
+/// `next` of every row: the sum that [`Eval`] describes.
+fn update(jobs: &[&mut Job], evals: &[Eval], denoised: &Tensor, noise: &[Option<Tensor>]) -> Result<Tensor> {
+    let news = each(denoised)?;
+    let terms = jobs.iter().zip(evals).zip(news.iter().zip(noise)).map(|((job, eval), (new, noise))| {
+        let mut terms = vec![(&job.base, eval.x), (new, eval.denoised)];
+        terms.extend((0..HISTORY).filter_map(|k| Some((job.history.get(k)?, eval.history[k]))));
+        terms.extend(noise.as_ref().map(|noise| (noise, eval.noise)));
+        terms.extend(job.held_noise.as_ref().map(|held| (held, eval.held_noise)));
+        terms
+    });
+    combine(&terms.collect::<Vec<_>>())
+}
+
+/// What every row keeps for later evaluations.
+fn kept(jobs: &[&mut Job], evals: &[Eval], denoised: &Tensor) -> Result<Tensor> {
+    if evals.iter().all(|eval| eval.keep_x == 0.0 && eval.keep_denoised == 1.0) {
+        return Ok(denoised.clone());
+    }
+    let news = each(denoised)?;
+    let terms = jobs.iter().zip(evals).zip(&news);
+    let terms = terms.map(|((job, eval), new)| vec![(&job.input, eval.keep_x), (new, eval.keep_denoised)]);
+    combine(&terms.collect::<Vec<_>>())
+}
+
+/// The rows of `[B, ..]`, each `[1, ..]`.
+fn each(x: &Tensor) -> Result<Vec<Tensor>> {
+    (0..x.dim(0)?).map(|row| Ok(x.narrow(0, row, 1)?)).collect()
 }
 
 /// The standard deviation of all values, over one less than their number, as torch takes it.

@@ -1,0 +1,315 @@
+//! What all work on one GPU shares: its stream, our kernels, the libraries' handles, and plans made before.
+
+use super::dnn::Convolver;
+use super::pointwise::Sums;
+use super::product::Multiplier;
+use super::replay::Recordings;
+use crate::error::{Error, ErrorKind, Result};
+use candle_core::cuda_backend::{CudaStorageSlice, DeviceId};
+use candle_core::{CudaDevice, DType, Device, Storage, Tensor};
+use cudarc::driver::sys::{
+    self, CUmemPool_attribute, CUtensorMap, cuDeviceGetDefaultMemPool, cuMemPoolSetAttribute,
+};
+use cudarc::driver::{
+    CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
+    PushKernelArg,
+};
+use cudarc::nvrtc::Ptx;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+/// Bytes that a library's algorithm may use at most beside its operands; what NVIDIA advises for Hopper, doubled.
+pub(super) const WORKSPACE: usize = 64 << 20;
+
+/// A source of kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    Attention,
+    Norm,
+    Pointwise,
+}
+
+impl Source {
+    fn compiled(self) -> &'static [u8] {
+        match self {
+            Self::Attention => include_bytes!(concat!(env!("OUT_DIR"), "/attention.fatbin")),
+            Self::Norm => include_bytes!(concat!(env!("OUT_DIR"), "/norm.fatbin")),
+            Self::Pointwise => include_bytes!(concat!(env!("OUT_DIR"), "/pointwise.fatbin")),
+        }
+    }
+}
+
+/// One of our kernels: its source, its name, and the type that its name ends with.
+pub(super) type Kernel = (Source, &'static str, Option<DType>);
+
+/// The threads of a launch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Threads {
+    /// Blocks.
+    pub grid: (usize, usize, usize),
+    /// Threads of a block.
+    pub block: (usize, usize),
+    /// Bytes of dynamic shared memory of a block.
+    pub shared: usize,
+}
+
+impl Threads {
+    /// At least `count` threads in a row.
+    pub fn line(count: usize) -> Self {
+        Self { grid: (count.div_ceil(256), 1, 1), block: (256, 1), shared: 0 }
+    }
+}
+
+/// An argument of a kernel.
+#[derive(Debug, Clone)]
+pub(super) enum Arg {
+    Address(u64),
+    Int(i32),
+    Long(i64),
+    Float(f32),
+    Map(Map),
+    Sums(Box<Sums>),
+}
+
+// SAFETY: plain numbers in the order that the kernel declares.
+unsafe impl DeviceRepr for Sums {}
+
+/// How the copy engine of a Hopper GPU sees a tensor.
+#[derive(Debug, Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Map(CUtensorMap);
+
+// SAFETY: the driver made it to be passed to kernels as it is.
+unsafe impl DeviceRepr for Map {}
+
+impl Map {
+    /// The boxes of `rows` rows and 64 columns of `x` `[B, L, C]`, f16 or bf16, whose columns lie side by side; what lies
+    /// beyond a picture's last row is read as zeros.
+    pub fn new(x: &Tensor, rows: usize) -> Result<Self> {
+        let (batch, length, columns) = x.dims3()?;
+        let bytes = |stride: usize| (stride * x.dtype().size_in_bytes()) as u64;
+        let sizes = [columns as u64, length as u64, batch as u64];
+        let strides = [bytes(x.stride()[1]), bytes(x.stride()[0])];
+        let (extents, steps) = ([64, rows as u32, 1], [1; 3]);
+        let dtype = match x.dtype() {
+            DType::BF16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            _ => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        };
+        // SAFETY: plain numbers, which the driver overwrites.
+        let mut map: CUtensorMap = unsafe { std::mem::zeroed() };
+        // SAFETY: the driver reads three sizes, extents and steps and two strides, and writes one map.
+        unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &raw mut map,
+                dtype,
+                3,
+                address(x)? as *mut c_void,
+                sizes.as_ptr(),
+                strides.as_ptr(),
+                extents.as_ptr(),
+                steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        }
+        .result()
+        .map_err(fault)?;
+        Ok(Self(map))
+    }
+}
+
+impl From<usize> for Arg {
+    fn from(value: usize) -> Self {
+        Self::Int(i32::try_from(value).expect("sizes of tensors fit in 31 bits"))
+    }
+}
+
+impl From<f32> for Arg {
+    fn from(value: f32) -> Self {
+        Self::Float(value)
+    }
+}
+
+/// A GPU, as one thread uses it.
+pub(super) struct Gpu {
+    /// The stream that all work goes through.
+    pub stream: Arc<CudaStream>,
+    /// Linear maps.
+    pub multiplier: Multiplier,
+    /// Convolutions.
+    pub convolver: Convolver,
+    /// Work recorded before.
+    pub recordings: Recordings,
+    /// Whether it has Hopper's own instructions.
+    pub hopper: bool,
+    modules: RefCell<HashMap<Source, Arc<CudaModule>>>,
+    functions: RefCell<HashMap<Kernel, CudaFunction>>,
+    workspace: CudaSlice<u8>,
+}
+
+thread_local! {
+    // The libraries' handles belong to a thread, and ops are loaded and run without a word about their device. They are
+    // never closed: a thread that works on a GPU ends with the process, when the libraries may be gone already.
+    static GPUS: RefCell<HashMap<DeviceId, &'static Gpu>> = RefCell::new(HashMap::new());
+}
+
+/// Opens GPU `ordinal`.
+///
+/// # Errors
+/// If there is no such GPU, or no driver.
+pub fn open(ordinal: usize) -> Result<Device> {
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    let cuda = device.as_cuda_device()?;
+    // SAFETY: nothing here uses a second stream, so that the order of one stream is all the order there is.
+    unsafe { cuda.disable_event_tracking() };
+    keep_freed_memory(&cuda.cuda_stream())?;
+    Ok(device)
+}
+
+/// Lets the driver's pool keep what is freed: by default it gives memory back at every synchronisation.
+fn keep_freed_memory(stream: &CudaStream) -> Result<()> {
+    let mut pool = std::ptr::null_mut();
+    let mut threshold = u64::MAX;
+    let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the context is that of the stream; both calls write to or read from locals of the types they state.
+    unsafe {
+        cuDeviceGetDefaultMemPool(&raw mut pool, stream.context().cu_device()).result().map_err(fault)?;
+        cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()).result().map_err(fault)
+    }
+}
+
+/// A driver's error as ours.
+pub(super) fn fault(error: DriverError) -> Error {
+    let text = error.to_string();
+    let full = error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY;
+    Error::new(if full { ErrorKind::DeviceMemory } else { ErrorKind::Internal }, format!("CUDA: {text}"))
+}
+
+impl Gpu {
+    /// The GPU that holds `x`.
+    pub fn of(x: &Tensor) -> Result<&'static Self> {
+        let device = x.device().as_cuda_device()?;
+        GPUS.with_borrow_mut(|gpus| {
+            if let Some(gpu) = gpus.get(&device.id()) {
+                return Ok(*gpu);
+            }
+            let gpu: &'static Self = Box::leak(Box::new(Self::new(device)?));
+            gpus.insert(device.id(), gpu);
+            Ok(gpu)
+        })
+    }
+
+    fn new(device: &CudaDevice) -> Result<Self> {
+        let stream = device.cuda_stream();
+        // SAFETY: a workspace is written before it is read.
+        let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.map_err(fault)?;
+        Ok(Self {
+            multiplier: Multiplier::new()?,
+            convolver: Convolver::new(&stream)?,
+            recordings: Recordings::default(),
+            hopper: stream.context().compute_capability().map_err(fault)? == (9, 0),
+            modules: RefCell::default(),
+            functions: RefCell::default(),
+            workspace,
+            stream,
+        })
+    }
+
+    /// Where the workspace lies; it is [`WORKSPACE`] bytes long and belongs to whoever is queued next.
+    pub fn workspace(&self) -> u64 {
+        self.workspace.device_ptr(&self.stream).0
+    }
+
+    /// Queues one of our kernels.
+    pub fn launch(&self, kernel: Kernel, threads: Threads, args: &[Arg]) -> Result<()> {
+        let function = self.function(kernel, threads.shared)?;
+        let mut builder = self.stream.launch_builder(&function);
+        for arg in args {
+            match arg {
+                Arg::Address(value) => builder.arg(value),
+                Arg::Int(value) => builder.arg(value),
+                Arg::Long(value) => builder.arg(value),
+                Arg::Float(value) => builder.arg(value),
+                Arg::Map(value) => builder.arg(value),
+                Arg::Sums(value) => builder.arg(&**value),
+            };
+        }
+        let [x, y, z] = [threads.grid.0, threads.grid.1, threads.grid.2].map(|count| count as u32);
+        let config = LaunchConfig {
+            grid_dim: (x, y, z),
+            block_dim: (threads.block.0 as u32, threads.block.1 as u32, 1),
+            shared_mem_bytes: threads.shared as u32,
+        };
+        // SAFETY: callers pass what the kernel declares, addresses of tensors that are large enough for its sizes, and
+        // the stream's order keeps these tensors until the kernel has run. Each kernel is tested against the reference.
+        unsafe { builder.launch(config) }.map_err(fault)?;
+        Ok(())
+    }
+
+    fn function(&self, kernel: Kernel, shared: usize) -> Result<CudaFunction> {
+        if let Some(function) = self.functions.borrow().get(&kernel) {
+            return Ok(function.clone());
+        }
+        let (source, name, dtype) = kernel;
+        let module = self.module(source)?;
+        let name = dtype.map_or_else(|| name.to_owned(), |dtype| format!("{name}_{}", dtype.as_str()));
+        let function = module.load_function(&name).map_err(fault)?;
+        if shared > STATIC_LIMIT {
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(attribute, shared as i32).map_err(fault)?;
+        }
+        self.functions.borrow_mut().insert(kernel, function.clone());
+        Ok(function)
+    }
+
+    fn module(&self, source: Source) -> Result<Arc<CudaModule>> {
+        if let Some(module) = self.modules.borrow().get(&source) {
+            return Ok(Arc::clone(module));
+        }
+        let module =
+            self.stream.context().load_module(Ptx::from_binary(source.compiled().to_vec())).map_err(fault)?;
+        self.modules.borrow_mut().insert(source, Arc::clone(&module));
+        Ok(module)
+    }
+}
+
+/// The dynamic shared memory that a block gets unasked.
+const STATIC_LIMIT: usize = 48 << 10;
+
+/// Where a tensor's first number lies.
+pub(super) fn address(x: &Tensor) -> Result<u64> {
+    let (storage, layout) = x.storage_and_layout();
+    let Storage::Cuda(storage) = &*storage else {
+        return Err(Error::internal("a CUDA kernel was given a tensor of another device"));
+    };
+    let stream = storage.device.cuda_stream();
+    let start = match &storage.slice {
+        CudaStorageSlice::F32(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::F16(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::BF16(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::U32(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::I64(slice) => slice.device_ptr(&stream).0,
+        _ => return Err(Error::internal("a CUDA kernel was given a tensor of another type")),
+    };
+    Ok(start + (layout.start_offset() * x.dtype().size_in_bytes()) as u64)
+}
+
+/// [`address`] as an argument.
+pub(super) fn at(x: &Tensor) -> Result<Arg> {
+    Ok(Arg::Address(address(x)?))
+}
+
+/// A tensor for a kernel to fill, of the type and on the device of `like`.
+pub(super) fn empty(shape: &[usize], like: &Tensor) -> Result<Tensor> {
+    empty_of(like.dtype(), shape, like)
+}
+
+/// A tensor for a kernel to fill, on the device of `like`.
+pub(super) fn empty_of(dtype: DType, shape: &[usize], like: &Tensor) -> Result<Tensor> {
+    // SAFETY: the kernel that it is made for writes every number before any other work reads it.
+    Ok(unsafe { Tensor::empty(shape, dtype, like.device()) }?)
+}

@@ -1,0 +1,504 @@
+// Attention without stored scores (Dao 2023, "FlashAttention-2"): a block keeps 128 queries of one head, walks over the
+// keys 64 at a time, and keeps a running maximum, sum and mix. Products run on tensor cores in 16 bits and add in f32.
+#include "numbers.cuh"
+
+constexpr int QUERIES = 128, KEYS = 64, WARPS = QUERIES / 16;
+
+// Where the rows of the operands lie, in elements.
+struct Sizes {
+  int queries, keys, causal;
+  int q_row, k_row, v_row, o_row;
+  long long q_batch, k_batch, v_batch, o_batch;
+  float scale; // of the scores, times log2(e)
+};
+
+// 2 to the power of x.
+__device__ __forceinline__ float power(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// Copies 16 bytes in the background, or zeros where not `valid`.
+__device__ __forceinline__ void fetch(uint32_t to, const void* from, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0));
+}
+__device__ __forceinline__ void fetch_commit() { asm volatile("cp.async.commit_group;"); }
+template <int LEFT> __device__ __forceinline__ void fetch_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(LEFT));
+}
+
+__device__ __forceinline__ void matrices(uint32_t r[4], uint32_t from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(from));
+}
+__device__ __forceinline__ void matrices_transposed(uint32_t r[4], uint32_t from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(from));
+}
+
+template <typename T>
+__device__ __forceinline__ void multiply(float c[4], const uint32_t a[4], const uint32_t b[2]);
+template <>
+__device__ __forceinline__ void multiply<__half>(float c[4], const uint32_t a[4], const uint32_t b[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+template <>
+__device__ __forceinline__ void multiply<__nv_bfloat16>(float c[4], const uint32_t a[4], const uint32_t b[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+template <typename T> __device__ __forceinline__ uint32_t pack(float low, float high);
+template <> __device__ __forceinline__ uint32_t pack<__half>(float low, float high) {
+  const __half2 both = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&both);
+}
+template <> __device__ __forceinline__ uint32_t pack<__nv_bfloat16>(float low, float high) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&both);
+}
+
+// Byte offset of run `chunk` (16 bytes) of `row` in a tile of D columns: runs are shuffled so that eight rows' runs of
+// one column lie in different banks.
+template <int D> __device__ __forceinline__ uint32_t place(int row, int chunk) {
+  const int shuffled = D >= 64 ? chunk ^ (row & 7) : chunk ^ ((row >> 1) & 3);
+  return (row * (D / 8) + shuffled) * 16;
+}
+
+// Fetches `rows` rows of D columns from row `first` of `from`, zeros from row `end` on.
+template <typename T, int D>
+__device__ __forceinline__ void fetch_tile(uint32_t to, const T* from, int rows, int first, int end, int stride) {
+  constexpr int CHUNKS = D / 8;
+  for (int i = threadIdx.x; i < rows * CHUNKS; i += blockDim.x) {
+    const int row = i / CHUNKS, chunk = i % CHUNKS;
+    const bool valid = first + row < end;
+    fetch(to + place<D>(row, chunk), from + (size_t)(valid ? first + row : 0) * stride + chunk * 8, valid);
+  }
+}
+
+// q, k, v, o: row r of batch b starts at b * batch + r * row, head h at h * D of it.
+// Grid (queries / 128, heads, B), 256 threads; dynamic shared memory (128 + 4 * 64) * D elements.
+template <typename T, int D>
+__device__ void attend(const T* q, const T* k, const T* v, T* o, const Sizes& sizes) {
+  extern __shared__ __align__(128) unsigned char memory[];
+  const uint32_t q_tile = shared_address(memory);
+  const uint32_t k_tiles = q_tile + QUERIES * D * 2, v_tiles = k_tiles + 2 * KEYS * D * 2;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int first = blockIdx.x * QUERIES;
+  q += blockIdx.z * sizes.q_batch + blockIdx.y * D;
+  k += blockIdx.z * sizes.k_batch + blockIdx.y * D;
+  v += blockIdx.z * sizes.v_batch + blockIdx.y * D;
+  o += blockIdx.z * sizes.o_batch + blockIdx.y * D;
+  const int end = sizes.causal ? min(sizes.keys, first + QUERIES) : sizes.keys;
+  const int tiles = (end + KEYS - 1) / KEYS;
+  fetch_tile<T, D>(q_tile, q, QUERIES, first, sizes.queries, sizes.q_row);
+  fetch_tile<T, D>(k_tiles, k, KEYS, 0, sizes.keys, sizes.k_row);
+  fetch_tile<T, D>(v_tiles, v, KEYS, 0, sizes.keys, sizes.v_row);
+  fetch_commit();
+
+  uint32_t queries[D / 16][4];
+  float mix[D / 8][4] = {};
+  float most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+  for (int tile = 0; tile < tiles; ++tile) {
+    const uint32_t k_tile = k_tiles + tile % 2 * KEYS * D * 2, v_tile = v_tiles + tile % 2 * KEYS * D * 2;
+    fetch_wait<0>();
+    __syncthreads();
+    if (tile + 1 < tiles) {
+      const uint32_t other = (tile + 1) % 2 * KEYS * D * 2;
+      fetch_tile<T, D>(k_tiles + other, k, KEYS, (tile + 1) * KEYS, sizes.keys, sizes.k_row);
+      fetch_tile<T, D>(v_tiles + other, v, KEYS, (tile + 1) * KEYS, sizes.keys, sizes.v_row);
+      fetch_commit();
+    }
+    if (tile == 0) {
+#pragma unroll
+      for (int part = 0; part < D / 16; ++part)
+        matrices(queries[part], q_tile + place<D>(warp * 16 + lane % 16, part * 2 + lane / 16));
+    }
+    float scores[KEYS / 8][4] = {};
+#pragma unroll
+    for (int part = 0; part < D / 16; ++part)
+#pragma unroll
+      for (int pair = 0; pair < KEYS / 16; ++pair) {
+        uint32_t b[4];
+        matrices(b, k_tile + place<D>(pair * 16 + lane / 16 * 8 + lane % 8, part * 2 + lane / 8 % 2));
+        multiply<T>(scores[2 * pair], queries[part], b);
+        multiply<T>(scores[2 * pair + 1], queries[part], b + 2);
+      }
+    // Element i of a score tile lies in row lane / 4 + i / 2 * 8, column lane % 4 * 2 + i % 2.
+    const int row = first + warp * 16 + lane / 4;
+    if ((tile + 1) * KEYS > sizes.keys || (sizes.causal && (tile + 1) * KEYS > first)) {
+#pragma unroll
+      for (int n = 0; n < KEYS / 8; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int key = tile * KEYS + n * 8 + lane % 4 * 2 + i % 2;
+          if (key >= sizes.keys || (sizes.causal && key > row + i / 2 * 8)) scores[n][i] = -INFINITY;
+        }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float peak = most[half];
+#pragma unroll
+      for (int n = 0; n < KEYS / 8; ++n) peak = fmaxf(peak, fmaxf(scores[n][2 * half], scores[n][2 * half + 1]));
+      peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 1));
+      peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 2));
+      const float fade = power((most[half] - peak) * sizes.scale), offset = peak * sizes.scale;
+      most[half] = peak;
+      float part = 0;
+#pragma unroll
+      for (int n = 0; n < KEYS / 8; ++n)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const float weight = power(scores[n][2 * half + i] * sizes.scale - offset);
+          scores[n][2 * half + i] = weight;
+          part += weight;
+        }
+      sum[half] = sum[half] * fade + part;
+#pragma unroll
+      for (int n = 0; n < D / 8; ++n) {
+        mix[n][2 * half] *= fade;
+        mix[n][2 * half + 1] *= fade;
+      }
+    }
+#pragma unroll
+    for (int part = 0; part < KEYS / 16; ++part) {
+      const uint32_t a[4] = {pack<T>(scores[2 * part][0], scores[2 * part][1]),
+                             pack<T>(scores[2 * part][2], scores[2 * part][3]),
+                             pack<T>(scores[2 * part + 1][0], scores[2 * part + 1][1]),
+                             pack<T>(scores[2 * part + 1][2], scores[2 * part + 1][3])};
+#pragma unroll
+      for (int pair = 0; pair < D / 16; ++pair) {
+        uint32_t b[4];
+        matrices_transposed(b, v_tile + place<D>(part * 16 + lane % 16, pair * 2 + lane / 16));
+        multiply<T>(mix[2 * pair], a, b);
+        multiply<T>(mix[2 * pair + 1], a, b + 2);
+      }
+    }
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    sum[half] += __shfl_xor_sync(~0u, sum[half], 1);
+    sum[half] += __shfl_xor_sync(~0u, sum[half], 2);
+    const float whole = 1.0f / sum[half];
+    const int row = first + warp * 16 + lane / 4 + half * 8;
+    if (row >= sizes.queries) continue;
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n)
+      *reinterpret_cast<uint32_t*>(o + (size_t)row * sizes.o_row + n * 8 + lane % 4 * 2) =
+          pack<T>(mix[n][2 * half] * whole, mix[n][2 * half + 1] * whole);
+  }
+}
+
+#define ATTEND(name, T, D)                                                                                      \
+  extern "C" __global__ void __launch_bounds__(32 * WARPS)                                                      \
+      attend_##D##_##name(const T* q, const T* k, const T* v, T* o, int queries, int keys, int causal,          \
+                          int q_row, int k_row, int v_row, int o_row, long long q_batch, long long k_batch,     \
+                          long long v_batch, long long o_batch, float scale) {                                  \
+    attend<T, D>(q, k, v, o,                                                                                    \
+                 {queries, keys, causal, q_row, k_row, v_row, o_row, q_batch, k_batch, v_batch, o_batch, scale}); \
+  }
+#define ATTEND_TYPES(D) ATTEND(f16, __half, D) ATTEND(bf16, __nv_bfloat16, D)
+ATTEND_TYPES(32)
+ATTEND_TYPES(64)
+
+// The same for Hopper's own instructions: a warp fetches tiles with the copy engine while groups of four warps multiply
+// from shared memory (Shah et al. 2024, "FlashAttention-3"). Heads are 64 wide, so that a row of a tile is 128 bytes and
+// the engine's 128-byte shuffle is the layout that the tensor cores read.
+constexpr int WIDE_KEYS = 128, STAGES = 2, TILE_BYTES = WIDE_KEYS * 128;
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// Tells the tensor cores of a tile at `at`: 128-byte rows, shuffled, eight rows in 1024 bytes.
+__device__ __forceinline__ uint64_t tile_at(uint32_t at) {
+  return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
+}
+
+__device__ __forceinline__ void barrier_make(uint32_t barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
+}
+__device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(uint32_t barrier, int parity) {
+  asm volatile(
+      "{\n.reg .pred p;\nagain:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra again;\n}\n" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+// Copies the box at (column, row, batch) of `map`.
+__device__ __forceinline__ void copy_box(uint32_t to, const void* map, uint32_t barrier, int column, int row, int batch) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];"
+      ::"r"(to), "l"(map), "r"(barrier), "r"(column), "r"(row), "r"(batch)
+      : "memory");
+}
+
+__device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int LEFT> __device__ __forceinline__ void products_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+}
+// Keeps the compiler from moving uses of accumulators across this point.
+template <int N> __device__ __forceinline__ void pin(float (&x)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(x[i])::"memory");
+}
+
+template <typename T>
+__device__ __forceinline__ void scores_step(float (&d)[64], uint64_t a, uint64_t b, int more);
+template <typename T>
+__device__ __forceinline__ void mix_step(float (&d)[32], const uint32_t (&a)[4], uint64_t b);
+template <>
+__device__ __forceinline__ void scores_step<__half>(float (&d)[64], uint64_t a, uint64_t b, int more) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, "
+      "%53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, p, 1, 1, 0, 0;\n}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
+        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
+        "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
+        "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]),
+        "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]),
+        "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),
+        "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), "+f"(d[56]),
+        "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+      : "l"(a), "l"(b), "r"(more));
+}
+template <>
+__device__ __forceinline__ void scores_step<__nv_bfloat16>(float (&d)[64], uint64_t a, uint64_t b, int more) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, "
+      "%53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, p, 1, 1, 0, 0;\n}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
+        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
+        "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
+        "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]),
+        "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]),
+        "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),
+        "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), "+f"(d[56]),
+        "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+      : "l"(a), "l"(b), "r"(more));
+}
+template <>
+__device__ __forceinline__ void mix_step<__half>(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
+        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
+        "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
+        "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+template <>
+__device__ __forceinline__ void mix_step<__nv_bfloat16>(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
+        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
+        "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
+        "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+// Queues the scores of 64 queries and a tile of keys.
+template <typename T> __device__ __forceinline__ void scores_begin(float (&scores)[64], uint32_t q, uint32_t k) {
+  products_begin();
+#pragma unroll
+  for (int part = 0; part < 4; ++part) scores_step<T>(scores, tile_at(q + part * 32), tile_at(k + part * 32), part);
+  products_commit();
+}
+
+// Queues the mix of a tile of values.
+template <typename T>
+__device__ __forceinline__ void mix_begin(float (&mix)[32], const uint32_t (&weights)[8][4], uint32_t v) {
+  products_begin();
+#pragma unroll
+  for (int part = 0; part < 8; ++part) mix_step<T>(mix, weights[part], tile_at(v + part * 16 * 128));
+  products_commit();
+}
+
+// Turns scores into weights in place; returns how earlier sums fade, for both rows that a thread holds.
+__device__ __forceinline__ void weigh(float (&scores)[64], float (&most)[2], float (&sum)[2], float (&fade)[2],
+                                      float scale) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float peak = most[half];
+#pragma unroll
+    for (int n = 0; n < 16; ++n) peak = fmaxf(peak, fmaxf(scores[4 * n + 2 * half], scores[4 * n + 2 * half + 1]));
+    peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 1));
+    peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 2));
+    fade[half] = power((most[half] - peak) * scale);
+    most[half] = peak;
+    const float offset = peak * scale;
+    float part = 0;
+#pragma unroll
+    for (int n = 0; n < 16; ++n)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& score = scores[4 * n + 2 * half + i];
+        score = power(score * scale - offset);
+        part += score;
+      }
+    sum[half] = sum[half] * fade[half] + part;
+  }
+}
+
+// Hides keys from `keys` on, in the tile that begins with key `first`.
+__device__ __forceinline__ void hide(float (&scores)[64], int first, int keys) {
+  if (first + WIDE_KEYS <= keys) return;
+#pragma unroll
+  for (int i = 0; i < 64; ++i)
+    if (first + i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2 >= keys) scores[i] = -INFINITY;
+}
+
+template <typename T> __device__ __forceinline__ void weights_pack(uint32_t (&to)[8][4], const float (&from)[64]) {
+#pragma unroll
+  for (int part = 0; part < 8; ++part)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) to[part][i] = pack<T>(from[8 * part + 2 * i], from[8 * part + 2 * i + 1]);
+}
+#endif
+
+// A group of four warps fetches, GROUPS others each take 64 queries. q, k, v: maps of [B, L, columns] with boxes of 64
+// columns and 64 GROUPS or WIDE_KEYS rows. Grid (queries / (64 GROUPS), heads, B), 128 (1 + GROUPS) threads.
+template <typename T, int GROUPS>
+__device__ void attend_wide(const void* q, const void* k, const void* v, T* o, int queries, int keys, int o_row,
+                            long long o_batch, float scale) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ unsigned char raw[];
+  __shared__ uint64_t barriers[1 + 4 * STAGES];
+  const uint32_t q_tile = (shared_address(raw) + 1023) / 1024 * 1024;
+  const uint32_t k_tiles = q_tile + GROUPS * 64 * 128, v_tiles = k_tiles + STAGES * TILE_BYTES;
+  const uint32_t q_full = shared_address(barriers);
+  const uint32_t k_full = q_full + 8, v_full = k_full + 8 * STAGES;
+  const uint32_t k_free = v_full + 8 * STAGES, v_free = k_free + 8 * STAGES;
+  const int group = threadIdx.x / 128, tiles = (keys + WIDE_KEYS - 1) / WIDE_KEYS;
+  if (threadIdx.x == 0) {
+    barrier_make(q_full, 1);
+    for (int stage = 0; stage < STAGES; ++stage) {
+      barrier_make(k_full + 8 * stage, 1);
+      barrier_make(v_full + 8 * stage, 1);
+      barrier_make(k_free + 8 * stage, GROUPS);
+      barrier_make(v_free + 8 * stage, GROUPS);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  }
+  __syncthreads();
+  if (group == 0) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+    if (threadIdx.x == 0) {
+      const int column = blockIdx.y * 64, batch = blockIdx.z;
+      barrier_expect(q_full, GROUPS * 64 * 128);
+      copy_box(q_tile, q, q_full, column, blockIdx.x * GROUPS * 64, batch);
+      for (int tile = 0; tile < tiles; ++tile) {
+        const int stage = tile % STAGES, turn = tile / STAGES & 1;
+        barrier_wait(k_free + 8 * stage, turn ^ 1);
+        barrier_expect(k_full + 8 * stage, TILE_BYTES);
+        copy_box(k_tiles + stage * TILE_BYTES, k, k_full + 8 * stage, column, tile * WIDE_KEYS, batch);
+        barrier_wait(v_free + 8 * stage, turn ^ 1);
+        barrier_expect(v_full + 8 * stage, TILE_BYTES);
+        copy_box(v_tiles + stage * TILE_BYTES, v, v_full + 8 * stage, column, tile * WIDE_KEYS, batch);
+      }
+    }
+  } else {
+    if (GROUPS == 3) asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
+    else asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+    const uint32_t q_part = q_tile + (group - 1) * 64 * 128;
+    float scores[64], mix[32] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, fade[2];
+    uint32_t weights[8][4];
+    const bool speaks = threadIdx.x % 128 == 0;
+    barrier_wait(q_full, 0);
+    barrier_wait(k_full, 0);
+    scores_begin<T>(scores, q_part, k_tiles);
+    products_wait<0>();
+    pin(scores);
+    if (speaks) barrier_arrive(k_free);
+    hide(scores, 0, keys);
+    weigh(scores, most, sum, fade, scale);
+    weights_pack<T>(weights, scores);
+    for (int tile = 1; tile < tiles; ++tile) {
+      const int stage = tile % STAGES, before = (tile - 1) % STAGES;
+      barrier_wait(k_full + 8 * stage, tile / STAGES & 1);
+      pin(scores);
+      scores_begin<T>(scores, q_part, k_tiles + stage * TILE_BYTES);
+      barrier_wait(v_full + 8 * before, (tile - 1) / STAGES & 1);
+      pin(mix);
+      mix_begin<T>(mix, weights, v_tiles + before * TILE_BYTES);
+      products_wait<1>();
+      pin(scores);
+      if (speaks) barrier_arrive(k_free + 8 * stage);
+      hide(scores, tile * WIDE_KEYS, keys);
+      weigh(scores, most, sum, fade, scale);
+      products_wait<0>();
+      pin(mix);
+      if (speaks) barrier_arrive(v_free + 8 * before);
+#pragma unroll
+      for (int i = 0; i < 32; ++i) mix[i] *= fade[i / 2 % 2];
+      weights_pack<T>(weights, scores);
+    }
+    const int last = (tiles - 1) % STAGES;
+    barrier_wait(v_full + 8 * last, (tiles - 1) / STAGES & 1);
+    pin(mix);
+    mix_begin<T>(mix, weights, v_tiles + last * TILE_BYTES);
+    products_wait<0>();
+    pin(mix);
+    o += blockIdx.z * o_batch + blockIdx.y * 64;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      sum[half] += __shfl_xor_sync(~0u, sum[half], 1);
+      sum[half] += __shfl_xor_sync(~0u, sum[half], 2);
+      const float whole = 1.0f / sum[half];
+      const int row = (blockIdx.x * GROUPS + group - 1) * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + half * 8;
+      if (row >= queries) continue;
+#pragma unroll
+      for (int n = 0; n < 8; ++n)
+        *reinterpret_cast<uint32_t*>(o + (size_t)row * o_row + n * 8 + threadIdx.x % 4 * 2) =
+            pack<T>(mix[4 * n + 2 * half] * whole, mix[4 * n + 2 * half + 1] * whole);
+    }
+  }
+#endif
+}
+
+// A map of the copy engine, as the driver encodes it.
+struct alignas(64) Map {
+  unsigned char bytes[128];
+};
+
+#define ATTEND_WIDE(name, T, GROUPS)                                                                            \
+  extern "C" __global__ void __launch_bounds__(128 * (1 + GROUPS), 1)                                           \
+      attend_wide_##GROUPS##_##name(const __grid_constant__ Map q, const __grid_constant__ Map k,               \
+                                    const __grid_constant__ Map v, T* o, int queries, int keys, int o_row,      \
+                                    long long o_batch, float scale) {                                           \
+    attend_wide<T, GROUPS>(&q, &k, &v, o, queries, keys, o_row, o_batch, scale);                                \
+  }
+ATTEND_WIDE(f16, __half, 3)
+ATTEND_WIDE(bf16, __nv_bfloat16, 3)

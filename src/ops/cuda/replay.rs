@@ -1,0 +1,184 @@
+//! Work recorded once as a CUDA graph and replayed: a network of a thousand small launches then costs the host one.
+
+use super::gpu::{Gpu, fault};
+use crate::error::{Error, ErrorKind, Result};
+use candle_core::{DType, Tensor};
+use cudarc::driver::CudaGraph;
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A piece of work, and the shapes and types of its inputs, in order.
+type Key = (u64, Vec<(Vec<usize>, DType)>);
+
+/// Recordings that are kept at once; the least recently used one makes room.
+const KEPT: usize = 12;
+
+/// The next number of rows of a ladder whose steps are at most half apart. Each number of rows has its own convolution
+/// plans, which take the library seconds to compile, and its own recording: a server that batches would meet them all.
+fn rung(rows: usize) -> usize {
+    let power = rows.next_power_of_two();
+    if rows <= power / 4 * 3 { power / 4 * 3 } else { power }
+}
+
+/// `x` with its last row repeated until it has `rows` rows.
+fn filled(x: &Tensor, rows: usize) -> Result<Tensor> {
+    let own = x.dim(0)?;
+    let last = x.narrow(0, own - 1, 1)?;
+    let mut parts = vec![x.clone()];
+    parts.extend((own..rows).map(|_| last.clone()));
+    Ok(Tensor::cat(&parts, 0)?)
+}
+
+/// What is known of work on inputs of some shapes.
+enum State {
+    /// It has run once: the libraries have made their plans.
+    Warm,
+    /// It is recorded.
+    Recorded(Recording),
+    /// It cannot be recorded.
+    Direct,
+}
+
+/// A graph with the tensors that it reads and fills.
+struct Recording {
+    graph: CudaGraph,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Tensor>,
+}
+
+/// What is recorded on a GPU, of all pieces of work; the most recently used last.
+#[derive(Default)]
+pub(super) struct Recordings {
+    states: RefCell<Vec<(Key, State)>>,
+}
+
+/// One piece of work. Its recordings lie with the GPU, since they belong to the thread that works there.
+pub(in crate::ops) struct Replay {
+    id: u64,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Replay {
+    /// What `work` makes of `inputs`, whose first axis is the rows of the batch, as is that of its outputs. It must be a
+    /// function of them and of weights alone, read nothing back from the device, and upload nothing but the parameters of
+    /// launches.
+    pub fn run(
+        &self,
+        inputs: &[&Tensor],
+        work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
+        let rows = inputs[0].dim(0)?;
+        if rung(rows) == rows {
+            return self.run_rung(inputs, work);
+        }
+        let filled = inputs.iter().map(|input| filled(input, rung(rows))).collect::<Result<Vec<_>>>()?;
+        let outputs = self.run_rung(&filled.iter().collect::<Vec<_>>(), work)?;
+        outputs.iter().map(|output| Ok(output.narrow(0, 0, rows)?)).collect()
+    }
+
+    fn run_rung(
+        &self,
+        inputs: &[&Tensor],
+        work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
+        let shapes = inputs.iter().map(|input| (input.dims().to_vec(), input.dtype())).collect();
+        let key: Key = (self.id, shapes);
+        let gpu = Gpu::of(inputs[0])?;
+        let known = gpu.recordings.take(&key);
+        // Parameters of launches are uploaded once and found again while recording.
+        let cached = inputs[0].device().as_cuda_device()?.enable_cuda_graph_htod_cache();
+        let (outputs, state) = match known {
+            None => (work(inputs)?, State::Warm),
+            Some(State::Direct) => (work(inputs)?, State::Direct),
+            Some(State::Recorded(recording)) => (recording.replay(inputs)?, State::Recorded(recording)),
+            Some(State::Warm) => match Recording::new(inputs, &work) {
+                Ok(recording) => (recording.replay(inputs)?, State::Recorded(recording)),
+                Err(error) if *error.kind() == ErrorKind::DeviceMemory => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "work cannot be recorded as a graph; it runs launch by launch");
+                    (work(inputs)?, State::Direct)
+                }
+            },
+        };
+        drop(cached);
+        gpu.recordings.put(key, state);
+        Ok(outputs)
+    }
+}
+
+impl Recordings {
+    fn take(&self, key: &Key) -> Option<State> {
+        let mut states = self.states.borrow_mut();
+        let at = states.iter().position(|(known, _)| known == key)?;
+        Some(states.remove(at).1)
+    }
+
+    fn put(&self, key: Key, state: State) {
+        let mut states = self.states.borrow_mut();
+        states.push((key, state));
+        let recorded = |(_, state): &(Key, State)| matches!(state, State::Recorded(_));
+        if states.iter().filter(|state| recorded(state)).count() > KEPT
+            && let Some(oldest) = states.iter().position(recorded)
+        {
+            states.remove(oldest);
+        }
+    }
+}
+
+impl Recording {
+    fn new(inputs: &[&Tensor], work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>>) -> Result<Self> {
+        let gpu = Gpu::of(inputs[0])?;
+        let inputs = inputs.iter().map(|input| Ok(input.copy()?)).collect::<Result<Vec<_>>>()?;
+        let read: Vec<&Tensor> = inputs.iter().collect();
+        // A dry run says how large the outputs are. They lie outside the graph, whose own memory is gone at its end.
+        let outputs = work(&read)?.iter().map(|output| Ok(output.copy()?)).collect::<Result<Vec<_>>>()?;
+        gpu.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(fault)?;
+        let recorded = work(&read).and_then(|made| {
+            for (output, made) in outputs.iter().zip(&made) {
+                output.slice_set(made, 0, 0)?;
+            }
+            Ok(())
+        });
+        let flags = CUgraphInstantiate_flags(0);
+        let graph = gpu.stream.end_capture(flags).map_err(fault);
+        recorded?;
+        let graph = graph?.ok_or_else(|| Error::internal("nothing was recorded"))?;
+        graph.upload().map_err(fault)?;
+        Ok(Self { graph, inputs, outputs })
+    }
+
+    fn replay(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        for (place, input) in self.inputs.iter().zip(inputs) {
+            place.slice_set(&input.contiguous()?, 0, 0)?;
+        }
+        self.graph.launch().map_err(fault)?;
+        self.outputs.iter().map(|output| Ok(output.copy()?)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn rows_climb_a_ladder_whose_steps_are_at_most_half_apart() {
+        let rungs: Vec<usize> = (1..=17).map(rung).collect();
+        assert_eq!(rungs, [1, 2, 3, 4, 6, 6, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16, 24]);
+    }
+
+    #[test]
+    fn the_last_row_is_repeated() {
+        let x = Tensor::arange(0f32, 10.0, &Device::Cpu).unwrap().reshape((5, 2)).unwrap();
+        let rows = filled(&x, 6).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(rows.len(), 6);
+        assert_eq!((&rows[4], &rows[5]), (&vec![8.0, 9.0], &vec![8.0, 9.0]));
+    }
+}

@@ -1,0 +1,264 @@
+//! The kernels against the reference. They need a GPU: a program built with CUDA does not even start without a driver.
+
+use super::gpu::open;
+use crate::error::Result;
+use crate::ops::testing::random;
+use crate::ops::{
+    Activation, Conv2d, ConvShape, GatedLinear, GroupNorm, LayerNorm, Linear, Linears, Mask, Padding, Replay,
+    attention, reference, silu,
+};
+use candle_core::{D, DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use std::collections::HashMap;
+
+/// The types of activations, each with how far a result may be off, relative to the greatest magnitude: some roundings of
+/// operands and one of the result.
+const TYPES: [(DType, f32); 3] = [(DType::F32, 1e-5), (DType::F16, 2e-3), (DType::BF16, 1.5e-2)];
+
+fn gpu() -> Device {
+    open(0).expect("these tests need a GPU")
+}
+
+/// Numbers that a tensor of `dtype` holds exactly, as f32.
+fn rounded(shape: &[usize], seed: u32, dtype: DType) -> Tensor {
+    random(shape, seed).to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
+}
+
+fn there(x: &Tensor, dtype: DType, device: &Device) -> Tensor {
+    x.to_dtype(dtype).unwrap().to_device(device).unwrap()
+}
+
+fn weights(named: &[(&str, &Tensor)], dtype: DType, device: &Device) -> VarBuilder<'static> {
+    let tensors: HashMap<String, Tensor> =
+        named.iter().map(|(name, tensor)| ((*name).to_owned(), there(tensor, dtype, device))).collect();
+    VarBuilder::from_tensors(tensors, dtype, device)
+}
+
+#[track_caller]
+fn assert_near(what: &str, got: &Tensor, want: &Tensor, bound: f32) {
+    let values = |x: &Tensor| {
+        let x = x.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
+        x.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_eq!(got.dims(), want.dims(), "{what}");
+    let (got, want) = (values(got), values(want));
+    let scale = want.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs()));
+    let worst = got.iter().zip(&want).fold(0f32, |most, (a, b)| {
+        assert!(a.is_finite(), "{what}: a value is not finite");
+        most.max((a - b).abs())
+    });
+    assert!(worst <= bound * scale, "{what}: off by {:e} relative, {bound:e} allowed", worst / scale);
+}
+
+#[test]
+fn linear_maps_are_those_of_the_reference() {
+    let device = gpu();
+    for (dtype, bound) in TYPES {
+        for (rows, inputs, outputs) in
+            [(1, 1, 1), (3, 7, 5), (77, 64, 192), (300, 1600, 40), (512, 640, 1280)]
+        {
+            let what = format!("{dtype:?} {rows}x{inputs} to {outputs}");
+            let weight = (rounded(&[outputs, inputs], 1, dtype) / (inputs as f64).sqrt()).unwrap();
+            let weight = weight.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+            let bias = rounded(&[outputs], 2, dtype);
+            let vb = weights(&[("weight", &weight), ("bias", &bias)], dtype, &device);
+            let (x, residual) =
+                (rounded(&[2, rows, inputs], 3, dtype), rounded(&[2, rows, outputs], 4, dtype));
+            let want = reference::Linear::new(weight, Some(bias)).forward(&x).unwrap();
+            let linear = Linear::load(&vb, inputs, outputs).unwrap();
+            let x = there(&x, dtype, &device);
+            assert_near(&what, &linear.forward(&x).unwrap(), &want, bound);
+            let got = linear.forward_add(&x, &there(&residual, dtype, &device)).unwrap();
+            assert_near(&what, &got, &(want + residual).unwrap(), bound);
+        }
+    }
+}
+
+#[test]
+fn gated_and_joined_maps_are_those_of_the_reference() {
+    let device = gpu();
+    for (dtype, bound) in TYPES {
+        let (inputs, outputs) = (64, 48);
+        let weight = (rounded(&[2 * outputs, inputs], 1, dtype) * 0.25).unwrap();
+        let bias = rounded(&[2 * outputs], 2, dtype);
+        let vb = weights(&[("weight", &weight), ("bias", &bias)], dtype, &device);
+        let x = rounded(&[2, 33, inputs], 3, dtype);
+        let whole = reference::Linear::new(weight.clone(), Some(bias)).forward(&x).unwrap();
+        let want = reference::geglu(&whole).unwrap();
+        let x_there = there(&x, dtype, &device);
+        let got = GatedLinear::load(&vb, inputs, outputs).unwrap().forward(&x_there).unwrap();
+        assert_near("gated", &got, &want, 2.0 * bound);
+        let halves = [0, outputs].map(|from| weight.narrow(0, from, outputs).unwrap());
+        let vbs = halves.each_ref().map(|half| weights(&[("weight", half)], dtype, &device));
+        let joined = Linears::load_no_bias(&vbs, inputs, outputs).unwrap().forward(&x_there).unwrap();
+        for (got, half) in joined.iter().zip(halves) {
+            assert_near("joined", got, &reference::Linear::new(half, None).forward(&x).unwrap(), bound);
+        }
+    }
+}
+
+fn conv_pair(shape: ConvShape, dtype: DType, device: &Device) -> (Conv2d, reference::Conv2d) {
+    let ConvShape { inputs, outputs, kernel, .. } = shape;
+    let spread = ((inputs * kernel * kernel) as f64).sqrt();
+    let weight = (random(&[outputs, inputs, kernel, kernel], 1) / spread).unwrap();
+    let weight = weight.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+    let bias = rounded(&[outputs], 2, dtype);
+    let vb = weights(&[("weight", &weight), ("bias", &bias)], dtype, device);
+    (Conv2d::load(&vb, shape).unwrap(), reference::Conv2d::new(&weight, &bias, shape).unwrap())
+}
+
+#[test]
+fn convolutions_are_those_of_the_reference() {
+    let device = gpu();
+    for (dtype, bound) in TYPES {
+        for shape in [
+            ConvShape::same3(4, 32),
+            ConvShape::same3(48, 3),
+            ConvShape::same3(20, 33),
+            ConvShape::same3(96, 64),
+            ConvShape::pointwise(40, 64),
+            ConvShape::halving(16, Padding::Same(1)),
+            ConvShape::halving(24, Padding::BottomRight),
+        ] {
+            let (conv, plain) = conv_pair(shape, dtype, &device);
+            for (height, width) in [(2, 2), (9, 7), (16, 24)] {
+                let what = format!("{dtype:?} {shape:?} {height}x{width}");
+                let x = rounded(&[2, height, width, shape.inputs], 3, dtype);
+                let want = plain.forward(&x).unwrap();
+                let x = there(&x, dtype, &device);
+                assert_near(&what, &conv.forward(&x).unwrap(), &want, bound);
+                let residual = rounded(want.dims(), 4, dtype);
+                let got = conv.forward_add(&x, &there(&residual, dtype, &device)).unwrap();
+                assert_near(&what, &got, &(&want + residual).unwrap(), bound);
+                let shift = rounded(&[2, 1, shape.outputs], 5, dtype);
+                let got = conv.forward_shifted(&x, &there(&shift, dtype, &device)).unwrap();
+                let want = want.broadcast_add(&shift.unsqueeze(1).unwrap()).unwrap();
+                assert_near(&what, &got, &want, bound);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_enlarged_picture_is_convolved_as_if_it_were_written_out() {
+    let device = gpu();
+    for (dtype, bound) in TYPES {
+        let (conv, plain) = conv_pair(ConvShape::same3(16, 8), dtype, &device);
+        for ((height, width), to) in [((3, 4), (6, 8)), ((3, 5), (5, 9)), ((4, 4), (4, 4))] {
+            let x = rounded(&[2, height, width, 16], 3, dtype);
+            let want = plain.forward(&reference::nearest(&x, to.0, to.1).unwrap()).unwrap();
+            let got = conv.forward_enlarged(&there(&x, dtype, &device), to).unwrap();
+            assert_near("enlarged", &got, &want, bound);
+        }
+    }
+}
+
+#[test]
+fn attention_is_that_of_the_reference() {
+    let device = gpu();
+    for (dtype, bound) in TYPES {
+        for (queries, keys, heads, width) in [
+            (3, 5, 2, 8),
+            (77, 77, 2, 32),
+            (130, 400, 3, 32),
+            (64, 193, 3, 64),
+            (1024, 77, 2, 64),
+            (300, 1000, 2, 64),
+            (70, 70, 1, 512),
+        ] {
+            for mask in [Mask::None, Mask::Causal] {
+                if mask == Mask::Causal && queries != keys {
+                    continue;
+                }
+                let what = format!("{dtype:?} {queries} by {keys}, {heads} heads of {width}, {mask:?}");
+                let shape = |length| [2, length, heads * width];
+                let q = (rounded(&shape(queries), 1, dtype) * 2.0).unwrap();
+                let (k, v) = (rounded(&shape(keys), 2, dtype), rounded(&shape(keys), 3, dtype));
+                let want = reference::attention(&q, &k, &v, heads, mask).unwrap();
+                let [q, k, v] = [&q, &k, &v].map(|x| there(x, dtype, &device));
+                let got = attention(&q, &k, &v, heads, mask).unwrap();
+                assert_near(&what, &got, &want, bound);
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_reads_operands_that_lie_side_by_side() {
+    let device = gpu();
+    let all = rounded(&[2, 200, 3 * 128], 1, DType::F16);
+    let parts = [0, 128, 256].map(|from| all.narrow(2, from, 128).unwrap());
+    let [q, k, v] = parts.each_ref().map(|part| part.contiguous().unwrap());
+    let want = reference::attention(&q, &k, &v, 2, Mask::None).unwrap();
+    let all = there(&all, DType::F16, &device);
+    let [q, k, v] = [0, 128, 256].map(|from| all.narrow(2, from, 128).unwrap());
+    assert_near("side by side", &attention(&q, &k, &v, 2, Mask::None).unwrap(), &want, 2e-3);
+}
+
+#[test]
+fn norms_are_those_of_the_reference_even_far_from_zero() {
+    let device = gpu();
+    for (dtype, bound) in TYPES {
+        for (shape, groups, offset) in [
+            ([1, 1, 1, 8], 2, 0.0),
+            ([2, 5, 7, 24], 3, 0.0),
+            ([3, 9, 9, 96], 32, 0.0),
+            ([2, 33, 17, 640], 32, 0.0),
+            ([1, 16, 16, 2560], 32, 0.0),
+            ([2, 64, 64, 64], 8, 30.0),
+        ] {
+            // Far from zero the storage itself leaves few digits of what the norm looks at.
+            let bound = if offset == 0.0 { bound } else { 1e-4f32.max(bound) };
+            let x =
+                (random(&shape, 1) + offset).unwrap().to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+            let (weight, bias) = (rounded(&[shape[3]], 2, dtype), rounded(&[shape[3]], 3, dtype));
+            let vb = weights(&[("weight", &weight), ("bias", &bias)], dtype, &device);
+            let want = reference::GroupNorm::new(&weight, &bias, groups, 1e-5).unwrap();
+            let norm = GroupNorm::load(&vb, shape[3], groups, 1e-5).unwrap();
+            let x_there = there(&x, dtype, &device);
+            let what = format!("{dtype:?} {shape:?} in {groups}");
+            assert_near(&what, &norm.forward(&x_there).unwrap(), &want.forward(&x).unwrap(), bound);
+            assert_near(&what, &norm.forward_silu(&x_there).unwrap(), &want.forward_silu(&x).unwrap(), bound);
+            let want = reference::LayerNorm::new(&weight, &bias, 1e-5).unwrap().forward(&x).unwrap();
+            let got = LayerNorm::load(&vb, shape[3], 1e-5).unwrap().forward(&x_there).unwrap();
+            assert_near(&what, &got, &want, bound);
+        }
+    }
+}
+
+#[test]
+fn curves_are_those_of_the_reference() {
+    let device = gpu();
+    for (dtype, bound) in TYPES {
+        let x = (rounded(&[3, 333], 1, dtype) * 8.0).unwrap();
+        let x_there = there(&x, dtype, &device);
+        assert_near("silu", &silu(&x_there).unwrap(), &reference::silu(&x).unwrap(), bound);
+        let got = Activation::Gelu.forward(&x_there).unwrap();
+        assert_near("gelu", &got, &reference::gelu(&x).unwrap(), bound);
+        let got = Activation::QuickGelu.forward(&x_there).unwrap();
+        assert_near("quick gelu", &got, &reference::quick_gelu(&x).unwrap(), bound);
+    }
+}
+
+#[test]
+fn replayed_work_is_that_of_its_own_inputs() -> Result<()> {
+    let device = gpu();
+    let (conv, _) = conv_pair(ConvShape::same3(16, 16), DType::F16, &device);
+    let norm_weights =
+        weights(&[("weight", &random(&[16], 5)), ("bias", &random(&[16], 6))], DType::F16, &device);
+    let norm = GroupNorm::load(&norm_weights, 16, 4, 1e-5)?;
+    let work = |x: &Tensor| -> Result<Tensor> {
+        let y = conv.forward(&norm.forward_silu(x)?)?;
+        Ok(Tensor::cat(&[&y, x], D::Minus1)?)
+    };
+    let replay = Replay::default();
+    for seed in 0..6 {
+        for side in [8, 12] {
+            let x = there(&random(&[2, side, side, 16], seed), DType::F16, &device);
+            let want = work(&x)?.to_dtype(DType::F32)?;
+            let got = replay.run(&[&x], |inputs| Ok(vec![work(inputs[0])?]))?;
+            assert_near("replayed", &got[0], &want, 1e-6);
+        }
+    }
+    Ok(())
+}
