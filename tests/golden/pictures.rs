@@ -4,8 +4,8 @@
 //! rounded timestep moves them by 0.02. Bytes are held to 1/255 each and 0.1/255 in the mean, since the last rounding
 //! may fall either way.
 
-use crate::support::{Golden, assert_close};
-use candle_core::{DType, Device, Tensor};
+use crate::support::{Golden, assert_close, device};
+use candle_core::{DType, Tensor};
 use easel::pipeline::{LoadOptions, Pipeline};
 use easel::request::{
     ClipSkip, Count, Extent, GenerateRequest, Guidance, Mask, Options, Picture, Prompt, Rescale, Seed, Sizes,
@@ -21,7 +21,7 @@ const TOLERANCE: f32 = 1e-3;
 
 fn pipeline(golden: &Golden) -> Pipeline {
     let model = golden.folder.files().to_string();
-    Pipeline::load(&LoadOptions { model, device: Device::Cpu, dtype: DType::F32, sizes: Some(Sizes::ANY) })
+    Pipeline::load(&LoadOptions { model, device: device(), dtype: DType::F32, sizes: Some(Sizes::ANY) })
         .expect("the model loads")
 }
 

@@ -5,6 +5,7 @@ use easel::checkpoint::{Files, Folder};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// The tiny models.
 pub const MODELS: [&str; 3] = ["a", "b", "c"];
@@ -21,7 +22,7 @@ pub struct Golden {
 impl Golden {
     pub fn open(name: &'static str) -> Self {
         let path = fixtures().join("tiny").join(name);
-        let tensors = candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu)
+        let tensors = candle_core::safetensors::load(path.join("golden.safetensors"), &device())
             .expect("the golden file is read");
         let facts = Files::Disk(path.clone()).json("golden.json").expect("the settings are read");
         Self { name, facts, folder: Folder::open(&path).expect("the folder is opened"), tensors }
@@ -53,6 +54,18 @@ impl Golden {
     }
 }
 
+/// Where the networks run: on the CPU, or where `EASEL_TEST_DEVICE` says; a GPU is one thread's, so `--test-threads=1`.
+pub fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let name = || std::env::var("EASEL_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    DEVICE.get_or_init(|| easel::pipeline::open_device(&name()).expect("the device opens")).clone()
+}
+
+/// `bound` on the CPU; on another device, whose libraries add in orders of their own, at least 1e-3.
+pub fn bound(bound: f32) -> f32 {
+    if device().is_cpu() { bound } else { bound.max(1e-3) }
+}
+
 pub fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
@@ -74,6 +87,6 @@ pub fn relative_error(got: &Tensor, want: &Tensor) -> f32 {
 
 /// Asserts that `got` is `want` within `bound`, relative to the greatest magnitude.
 pub fn assert_close(what: &str, got: &Tensor, want: &Tensor, bound: f32) {
-    let error = relative_error(got, want);
+    let (error, bound) = (relative_error(got, want), self::bound(bound));
     assert!(error <= bound, "{what}: off by {error:e} relative, {bound:e} allowed");
 }
