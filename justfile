@@ -19,6 +19,10 @@ fmt:
 bench *args:
     cargo run --release -- bench --model dummy:sdxl --size 512x512 {{ args }}
 
+# What must hold of the CUDA build, on a machine without a GPU: lints, binary, kernels as PTX; takes some 20 minutes
+cuda:
+    .ci/cuda
+
 # Make the fixtures anew; needs Python 3.11 (tests/fixtures/README.md)
 fixtures python="python3":
     {{ python }} tests/fixtures/make_tiny.py

@@ -214,9 +214,9 @@ ATTEND_TYPES(64)
 // The same for Hopper's own instructions: a warp fetches tiles with the copy engine while groups of four warps multiply
 // from shared memory (Shah et al. 2024, "FlashAttention-3"). Heads are 64 wide, so that a row of a tile is 128 bytes and
 // the engine's 128-byte shuffle is the layout that the tensor cores read.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 constexpr int WIDE_KEYS = 128, STAGES = 2, TILE_BYTES = WIDE_KEYS * 128;
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 // Tells the tensor cores of a tile at `at`: 128-byte rows, shuffled, eight rows in 1024 bytes.
 __device__ __forceinline__ uint64_t tile_at(uint32_t at) {
   return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
