@@ -32,7 +32,9 @@ impl<'a> Resident<'a> {
 
     /// Refuses a name that does not mean it.
     pub(super) fn check(&self, name: &str) -> ApiResult<()> {
-        if self.names().any(|own| own == name) {
+        let begun_like =
+            |alias: &String| alias.strip_suffix('*').is_some_and(|start| name.starts_with(start));
+        if self.names().any(|own| own == name) || self.aliases.iter().any(begun_like) {
             return Ok(());
         }
         let message =
@@ -40,10 +42,14 @@ impl<'a> Resident<'a> {
         Err(ApiError::new(Fault::UnknownModel, message))
     }
 
-    /// Its own name and then the others, each once.
+    /// Its own name and then the others, each once; not those that stand for many.
     fn names(&self) -> impl Iterator<Item = &'a str> {
         let own = self.model.name.as_str();
-        let others = self.aliases.iter().map(String::as_str).filter(move |alias| *alias != own);
+        let others = self
+            .aliases
+            .iter()
+            .map(String::as_str)
+            .filter(move |alias| *alias != own && !alias.ends_with('*'));
         std::iter::once(own).chain(others)
     }
 

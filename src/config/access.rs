@@ -20,7 +20,8 @@ pub struct AccessArgs {
     /// Pictures that each caller may have in the server at once [default: any number]
     #[arg(long, env = "EASEL_PICTURES_PER_CALLER", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub pictures_per_caller: Option<u32>,
-    /// Names that mean the resident model beside its own, separated by commas; none leaves it its own alone
+    /// Names that mean the resident model beside its own, separated by commas (`gpt-image-*`: all that
+    /// begin so); none leaves it its own alone
     #[arg(long, env = "EASEL_MODEL_ALIASES", value_name = "NAMES|none", default_value_t)]
     pub model_aliases: ModelAliases,
     /// Origins of web pages that may call, separated by commas, or * for all [default: none]
@@ -52,10 +53,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// OpenAI's image models: clients have these names built in.
-const OPENAI: &str = "gpt-image-2,gpt-image-1.5,gpt-image-1,gpt-image-1-mini,dall-e-3,dall-e-2";
+/// OpenAI's image models: clients have these names built in. The last two stand for those to come.
+const OPENAI: &str =
+    "gpt-image-2,gpt-image-1.5,gpt-image-1,gpt-image-1-mini,dall-e-3,dall-e-2,gpt-image-*,chatgpt-image-*";
 
-/// Names that mean the resident model beside its own.
+/// Names that mean the resident model beside its own. One that ends in `*` stands for all that begin like it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelAliases(pub Vec<String>);
 

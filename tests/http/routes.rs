@@ -22,6 +22,7 @@ fn the_resident_model_is_listed_and_found_by_its_name_and_by_openais() {
     assert_eq!((&model["id"], &model["object"]), (&json!("sketch"), &json!("model")));
     assert!(model["created"].is_u64() && model["owned_by"].is_string(), "{model}");
     assert_eq!(get("/v1/models/sketch").json(), *model);
+    assert_eq!(get("/v1/models/gpt-image-9-flare-2031-01-01").status, 200, "a name to come");
     let alias = get("/v1/models/gpt-image-1").json();
     assert_eq!((&alias["id"], &alias["root"]), (&json!("gpt-image-1"), &json!("sketch")));
     let listed = list["data"].as_array().expect("a list");
