@@ -112,7 +112,7 @@ impl Output {
         if job.rescale == 0.0 {
             return Ok(terms);
         }
-        let ratio = spread(&self.positive)? / spread(&combine(&[terms.clone()])?)?;
+        let ratio = spread(&self.positive)? / spread(&combine(std::slice::from_ref(&terms))?)?;
         let scale = job.rescale * ratio + 1.0 - job.rescale;
         Ok(terms.into_iter().map(|(output, weight)| (output, weight * scale)).collect())
     }
