@@ -44,7 +44,7 @@ grid python="python3":
 openapi:
     cargo run -- openapi > openapi/openapi.json
 
-# OpenAI's SDKs, the README's curl lines and generated requests against the debug build
+# OpenAI's SDKs and the README's curl lines against the debug build
 clients *args:
     cargo build
     EASEL_BIN=target/debug/easel tests/clients/run {{ args }}

@@ -106,6 +106,7 @@ fn a_failure_is_not_kept() {
     let server = start(1);
     receive(ask(server, "one", json!({"steps": 0}))).error(400);
     assert_eq!(receive(ask(server, "one", json!({}))).files().len(), 1, "the key is free for what is right");
+    eventually("its place is free", || Samples::of(server).inside() == 0.0);
     let endless = send(server, GENERATIONS, &any(json!({"steps": 1000, "size": "256x256"})));
     eventually("it is inside", || Samples::of(server).inside() == 1.0);
     receive(ask(server, "two", json!({}))).error(429);
