@@ -1,6 +1,6 @@
 //! `/v1/images/edits` and `/v1/images/variations`: from a body with pictures in it to what is drawn from them.
 
-use super::dto::{Images, StreamEvent};
+use super::dto::Images;
 use super::error::ApiResult;
 use super::files::apart;
 use super::images::{draw, fresh_seed};
@@ -8,7 +8,7 @@ use super::models::Resident;
 use super::openapi::DrawingRefusals;
 use super::parse::{self, Body, Draft};
 use super::room::Hold;
-use super::wire::{ImageEdit, ImageEditJson, ImageVariation};
+use super::wire::{ImageEdit, ImageEditJson, ImageVariation, StreamFrame};
 use super::{State, body, multipart};
 use crate::error::Error;
 use crate::request::{GenerateRequest, Start};
@@ -27,7 +27,7 @@ use std::sync::Arc;
         (
             status = 200,
             description = "The pictures; with `stream`, events",
-            content((Images = "application/json"), (StreamEvent = "text/event-stream"))
+            content((Images = "application/json"), (StreamFrame = "text/event-stream"))
         ),
         DrawingRefusals
     ),

@@ -1,6 +1,6 @@
 //! `/v1/images`: from a body to pictures in an answer.
 
-use super::dto::{Image, Images, STRICT_SIZES, StreamEvent};
+use super::dto::{Image, Images, STRICT_SIZES};
 use super::edge::Taken;
 use super::error::ApiResult;
 use super::files::{Files, apart, base64, wire_name};
@@ -12,7 +12,7 @@ use super::room::Hold;
 use super::stream::{Events, Stream};
 use super::submit::submit;
 use super::usage::usage;
-use super::wire::ImageGeneration;
+use super::wire::{ImageGeneration, StreamFrame};
 use super::{State, body, now, stored};
 use crate::engine::Drawn;
 use crate::request::Seed;
@@ -31,7 +31,7 @@ use std::sync::Arc;
         (
             status = 200,
             description = "The pictures; with `stream`, events",
-            content((Images = "application/json"), (StreamEvent = "text/event-stream"))
+            content((Images = "application/json"), (StreamFrame = "text/event-stream"))
         ),
         DrawingRefusals
     ),

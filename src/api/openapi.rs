@@ -1,6 +1,6 @@
 //! The OpenAPI document, made from the routes themselves.
 
-use super::dto::ErrorAnswer;
+use super::dto::{ErrorAnswer, StreamEvent};
 use super::routes;
 use actix_web::dev::ResourceDef;
 use actix_web::web::Data;
@@ -19,7 +19,7 @@ use utoipa_actix_web::AppExt;
         description = "OpenAI's Images API over an SDXL model that stays on one device.\n\nFields that change \
                        nothing are named in the `easel-ignored` header of the answer.",
     ),
-    components(schemas(ErrorAnswer)),
+    components(schemas(ErrorAnswer, StreamEvent)),
     modifiers(&Keys),
     tags(
         (name = "images", description = "Pictures"),

@@ -2,7 +2,7 @@
 
 mod schema;
 
-pub(super) use schema::{ImageEdit, ImageEditJson, ImageGeneration, ImageVariation};
+pub(super) use schema::{ImageEdit, ImageEditJson, ImageGeneration, ImageVariation, StreamFrame};
 
 use crate::request::{ClipSkip, Count, Prompt, Steps};
 

@@ -55,6 +55,28 @@ body!(
     ImageVariation, Body::Variation
 );
 
+/// A server-sent event as a client reads it: its name, and a [`StreamEvent`](super::super::dto::StreamEvent) as text.
+#[derive(Debug)]
+pub(in crate::api) struct StreamFrame;
+
+impl PartialSchema for StreamFrame {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let data = text()
+            .description(Some("A `StreamEvent`, or an `ErrorAnswer` where drawing failed, as JSON."))
+            .content_media_type("application/json");
+        let name = text().description(Some("The `type` of the data, or `error`."));
+        let frame = ObjectBuilder::new().property("event", name).property("data", data).required("data");
+        frame.description(Some("A server-sent event.")).into()
+    }
+}
+
+impl ToSchema for StreamFrame {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("StreamFrame")
+    }
+}
+
 /// The schema of a body: its fields and nothing required but what must be there. Other fields may stand beside them;
 /// they are named as ignored.
 fn schema(body: Body) -> Schema {
@@ -72,7 +94,10 @@ fn property(field: &Field) -> Schema {
     let object =
         |kind: Type| ObjectBuilder::new().schema_type(nullable(field, kind)).description(about.clone());
     match field.kind {
-        Kind::Text(most) => object(Type::String).max_length(Some(most)).into(),
+        Kind::Text(most) => {
+            let least = (field.fate == Fate::Required).then_some(1);
+            object(Type::String).min_length(least).max_length(Some(most)).into()
+        }
         Kind::Words => object(Type::String).into(),
         Kind::Choice(words) => choice(field, object(Type::String), words),
         Kind::Sampler => choice(field, object(Type::String), &names(SamplerKind::ALL, SamplerKind::name)),
@@ -83,7 +108,9 @@ fn property(field: &Field) -> Schema {
         Kind::Share => object(Type::Number).exclusive_minimum(Some(0.0)).maximum(Some(1.0)).into(),
         Kind::Guidance => guidance(about),
         Kind::Flag => object(Type::Boolean).into(),
-        Kind::File => object(Type::String).content_media_type("application/octet-stream").into(),
+        Kind::File => {
+            object(Type::String).min_length(Some(1)).content_media_type("application/octet-stream").into()
+        }
         Kind::Reference => reference(about),
         Kind::References => ArrayBuilder::new()
             .items(RefOr::T(reference(None)))
