@@ -1,7 +1,7 @@
 //! The size of a file, and the sizes that a model draws well.
 
 use super::Size;
-use super::values::shortened;
+use super::values::{shortened, sides};
 use crate::error::{Error, Result};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -68,8 +68,7 @@ impl FromStr for Extent {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-        match sides {
+        match sides(text) {
             Some((width, height)) => Self::new(width, height),
             None => Err(Self::refused(text)),
         }

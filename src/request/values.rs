@@ -64,12 +64,17 @@ impl Size {
     }
 }
 
+/// The two numbers of `WIDTHxHEIGHT`.
+pub(super) fn sides(text: &str) -> Option<(u32, u32)> {
+    let (width, height) = text.split_once(['x', 'X'])?;
+    Some((width.parse().ok()?, height.parse().ok()?))
+}
+
 impl FromStr for Size {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-        match sides {
+        match sides(text) {
             Some((width, height)) => Self::new(width, height),
             None => Err(Self::refused(text)),
         }
