@@ -82,8 +82,7 @@ impl Convolver {
 
     /// The first plan that the library suggests and supports.
     ///
-    /// Timing the next two as well made a UNet evaluation no quicker than the spread of its times, and took a quarter of
-    /// a second for each set of sizes: these plans are compiled when they are made.
+    /// Timing the next two as well made a UNet evaluation no quicker than the spread of its times.
     fn plan(&self, sizes: Sizes) -> Result<Plan> {
         let graph = Graph::new(self.handle, sizes)?;
         for mode in [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK] {
@@ -239,13 +238,15 @@ impl Graph {
             Added::Residual => Some(tensors.stored(IDS[3], picture)?),
         };
         if let Some(added) = added {
-            let biased = tensors.between(picture)?;
-            let sums = [sum(&product, &bias, &biased)?, sum(&biased, &added, &y)?];
+            // In this order the library has kernels at hand; for bias before picture it compiles them, which takes a
+            // quarter of a second for each set of sizes.
+            let summed = tensors.between(picture)?;
+            let sums = [sum(&product, &added, &summed)?, sum(&summed, &bias, &y)?];
             for [operation, add] in sums {
                 operations.push(operation);
                 parts.push(add);
             }
-            parts.extend([added, biased]);
+            parts.extend([added, summed]);
         } else {
             let [operation, add] = sum(&product, &bias, &y)?;
             operations.push(operation);
