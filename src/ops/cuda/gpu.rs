@@ -8,7 +8,8 @@ use crate::error::{Error, ErrorKind, Result};
 use candle_core::cuda_backend::{CudaStorageSlice, DeviceId};
 use candle_core::{CudaDevice, DType, Device, Storage, Tensor};
 use cudarc::driver::sys::{
-    self, CUmemPool_attribute, CUtensorMap, cuDeviceGetDefaultMemPool, cuMemPoolSetAttribute,
+    self, CUmemPool_attribute, CUtensorMap, cuDeviceGetDefaultMemPool, cuDeviceGraphMemTrim,
+    cuMemPoolSetAttribute, cuMemPoolTrimTo,
 };
 use cudarc::driver::{
     CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
@@ -182,6 +183,18 @@ fn keep_freed_memory(stream: &CudaStream) -> Result<()> {
     }
 }
 
+/// Gives back what neither tensors nor recordings hold.
+fn give_back(stream: &CudaStream) -> Result<()> {
+    stream.synchronize().map_err(fault)?;
+    let (mut pool, device) = (std::ptr::null_mut(), stream.context().cu_device());
+    // SAFETY: the context is that of the stream, and the first call writes the pool into a local.
+    unsafe {
+        cuDeviceGetDefaultMemPool(&raw mut pool, device).result().map_err(fault)?;
+        cuMemPoolTrimTo(pool, 0).result().map_err(fault)?;
+        cuDeviceGraphMemTrim(device).result().map_err(fault)
+    }
+}
+
 /// A driver's error as ours.
 pub(super) fn fault(error: DriverError) -> Error {
     let text = error.to_string();
@@ -222,6 +235,11 @@ impl Gpu {
     /// Where the workspace lies; it is [`WORKSPACE`] bytes long and belongs to whoever is queued next.
     pub fn workspace(&self) -> u64 {
         self.workspace.device_ptr(&self.stream).0
+    }
+
+    /// Gives back the memory that the pools keep for nobody.
+    pub fn release_memory(&self) -> Result<()> {
+        give_back(&self.stream)
     }
 
     /// Queues one of our kernels.

@@ -14,8 +14,8 @@ type Key = (u64, Vec<(Vec<usize>, DType)>);
 /// Recordings that are kept at once; the least recently used one makes room.
 const KEPT: usize = 12;
 
-/// The next number of rows of a ladder whose steps are at most half apart. Each number of rows has its own convolution
-/// plans, which take the library seconds to compile, and its own recording: a server that batches would meet them all.
+/// The next number of rows of a ladder whose steps are at most half apart. Each number of rows has its own plans and its
+/// own recording, which keeps memory: a server that batches would meet them all.
 fn rung(rows: usize) -> usize {
     let power = rows.next_power_of_two();
     if rows <= power / 4 * 3 { power / 4 * 3 } else { power }
@@ -91,26 +91,43 @@ impl Replay {
         let shapes = inputs.iter().map(|input| (input.dims().to_vec(), input.dtype())).collect();
         let key: Key = (self.id, shapes);
         let gpu = Gpu::of(inputs[0])?;
-        let known = gpu.recordings.take(&key);
-        // Parameters of launches are uploaded once and found again while recording.
-        let cached = inputs[0].device().as_cuda_device()?.enable_cuda_graph_htod_cache();
-        let (outputs, state) = match known {
-            None => (work(inputs)?, State::Warm),
-            Some(State::Direct) => (work(inputs)?, State::Direct),
-            Some(State::Recorded(recording)) => (recording.replay(inputs)?, State::Recorded(recording)),
-            Some(State::Warm) => match Recording::new(inputs, &work) {
-                Ok(recording) => (recording.replay(inputs)?, State::Recorded(recording)),
-                Err(error) if *error.kind() == ErrorKind::DeviceMemory => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%error, "work cannot be recorded as a graph; it runs launch by launch");
-                    (work(inputs)?, State::Direct)
-                }
-            },
-        };
-        drop(cached);
-        gpu.recordings.put(key, state);
-        Ok(outputs)
+        match attempt(gpu, &key, inputs, &work) {
+            // What is recorded keeps its memory to itself: it makes room before work is refused.
+            Err(error) if *error.kind() == ErrorKind::DeviceMemory && gpu.recordings.clear() => {
+                tracing::warn!(%error, "memory is full; what was recorded is dropped");
+                gpu.release_memory()?;
+                attempt(gpu, &key, inputs, &work)
+            }
+            done => done,
+        }
     }
+}
+
+/// Runs, records or replays `work`, whichever its `key` is due for.
+fn attempt(
+    gpu: &Gpu,
+    key: &Key,
+    inputs: &[&Tensor],
+    work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>>,
+) -> Result<Vec<Tensor>> {
+    let known = gpu.recordings.take(key);
+    // Parameters of launches are uploaded once and found again while recording.
+    let cached = inputs[0].device().as_cuda_device()?.enable_cuda_graph_htod_cache();
+    let (outputs, state) = match known {
+        None => (work(inputs)?, State::Warm),
+        Some(State::Direct) => (work(inputs)?, State::Direct),
+        Some(State::Recorded(recording)) => (recording.replay(inputs)?, State::Recorded(recording)),
+        Some(State::Warm) => match Recording::new(inputs, &work) {
+            Ok(recording) => (recording.replay(inputs)?, State::Recorded(recording)),
+            Err(error) => {
+                tracing::warn!(%error, "work cannot be recorded as a graph; it runs launch by launch");
+                (work(inputs)?, State::Direct)
+            }
+        },
+    };
+    drop(cached);
+    gpu.recordings.put(key.clone(), state);
+    Ok(outputs)
 }
 
 impl Recordings {
@@ -118,6 +135,14 @@ impl Recordings {
         let mut states = self.states.borrow_mut();
         let at = states.iter().position(|(known, _)| known == key)?;
         Some(states.remove(at).1)
+    }
+
+    /// Drops all recordings; whether there were any.
+    fn clear(&self) -> bool {
+        let mut states = self.states.borrow_mut();
+        let before = states.len();
+        states.retain(|(_, state)| !matches!(state, State::Recorded(_)));
+        states.len() < before
     }
 
     fn put(&self, key: Key, state: State) {
