@@ -2,7 +2,7 @@
 
 use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
 use super::config::VaeConfig;
-use super::vae_tiles::Tiling;
+pub use super::vae_tiles::Tiling;
 use crate::error::Result;
 use crate::ops::{Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, attention};
 use candle_core::{D, Tensor};
@@ -239,12 +239,12 @@ impl Vae {
 
     /// [`Vae::decode`] in overlapping tiles, blended: bounded memory for large pictures, at the price of small
     /// differences, since no tile sees the whole picture.
-    pub fn decode_tiled(&self, latents: &Tensor) -> Result<Tensor> {
-        self.tiling.decode(latents, |tile| self.decode(tile))
+    pub fn decode_tiled(&self, latents: &Tensor, tiling: Tiling) -> Result<Tensor> {
+        tiling.decode(latents, |tile| self.decode(tile))
     }
 
-    /// Whether latents of this size are better decoded in tiles.
-    pub fn wants_tiles(&self, height: usize, width: usize) -> bool {
-        self.tiling.is_wanted(height, width)
+    /// The tiles that the model was trained on.
+    pub fn tiling(&self) -> Tiling {
+        self.tiling
     }
 }

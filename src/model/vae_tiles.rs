@@ -7,9 +7,12 @@ use candle_core::{Device, Tensor};
 /// The share of a tile that overlaps the next one.
 const OVERLAP: f64 = 0.25;
 
+/// Latents of a tile's side below which tiles say too little of the picture to be worth decoding.
+const SMALLEST: usize = 32;
+
 /// Where tiles lie and how wide their seams are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tiling {
+pub struct Tiling {
     /// Side of a tile in latents.
     tile: usize,
     /// Side of a tile in pixels.
@@ -18,7 +21,7 @@ pub(super) struct Tiling {
 
 impl Tiling {
     /// Tiles of the size that the VAE was trained on.
-    pub fn of(config: &VaeConfig) -> Self {
+    pub(super) fn of(config: &VaeConfig) -> Self {
         Self { tile: (config.sample_size / config.factor()).max(1), pixels: config.sample_size }
     }
 
@@ -27,8 +30,17 @@ impl Tiling {
         height * width > self.tile * self.tile
     }
 
+    /// Tiles of half the side; none where they would be too small.
+    pub fn halved(self) -> Option<Self> {
+        (self.tile >= 2 * SMALLEST).then_some(Self { tile: self.tile / 2, pixels: self.pixels / 2 })
+    }
+
     /// Decodes `[B, h, w, C]` tile by tile.
-    pub fn decode(&self, latents: &Tensor, decode: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    pub(super) fn decode(
+        &self,
+        latents: &Tensor,
+        decode: impl Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let (_, height, width, _) = latents.dims4()?;
         let stride = (self.tile as f64 * (1.0 - OVERLAP)) as usize;
         let seam = (self.pixels as f64 * OVERLAP) as usize;
@@ -80,4 +92,17 @@ fn blend(before: &Tensor, next: &Tensor, axis: usize, seam: usize) -> Result<Ten
     let new = next.narrow(axis, 0, seam)?.broadcast_mul(&fade)?;
     let rest = next.narrow(axis, seam, starts - seam)?;
     Ok(Tensor::cat(&[&(old + new)?, &rest], axis)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_halved_until_they_say_too_little() {
+        let tiling = Tiling { tile: 128, pixels: 1024 };
+        let sides = std::iter::successors(Some(tiling), |tiling| tiling.halved());
+        let sides: Vec<(usize, usize)> = sides.map(|Tiling { tile, pixels }| (tile, pixels)).collect();
+        assert_eq!(sides, [(128, 1024), (64, 512), (32, 256)]);
+    }
 }

@@ -1,8 +1,8 @@
 //! Between pixels and latents.
 
 use super::{Job, Pipeline};
-use crate::error::{Error, Result};
-use crate::model::vae::Posterior;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::vae::{Posterior, Tiling};
 use crate::request::{Mask, Picture};
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
@@ -32,10 +32,23 @@ impl Pipeline {
     fn decode_latents(&self, latents: &Tensor) -> Result<Picture> {
         let latents = self.unscaled(latents)?.to_dtype(self.vae_dtype)?;
         let (_, height, width, _) = latents.dims4()?;
-        let decoded = if self.vae.wants_tiles(height, width) && height * width > WHOLE_AT_MOST {
-            self.vae.decode_tiled(&latents)?
-        } else {
-            self.vae.decode(&latents)?
+        let own = self.vae.tiling();
+        let mut tiling = (own.is_wanted(height, width) && height * width > WHOLE_AT_MOST).then_some(own);
+        loop {
+            let error = match self.decode_once(&latents, tiling) {
+                Err(error) if *error.kind() == ErrorKind::DeviceMemory => error,
+                decoded => return decoded,
+            };
+            tiling = Some(tiling.unwrap_or(own).halved().ok_or_else(|| error.clone())?);
+            tracing::warn!(%error, "a picture did not fit into memory; decoding smaller tiles");
+        }
+    }
+
+    /// The picture of the VAE's latents, whole or in tiles.
+    fn decode_once(&self, latents: &Tensor, tiling: Option<Tiling>) -> Result<Picture> {
+        let decoded = match tiling {
+            Some(tiling) => self.vae.decode_tiled(latents, tiling)?,
+            None => self.vae.decode(latents)?,
         };
         to_picture(&decoded.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)
     }

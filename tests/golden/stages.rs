@@ -96,7 +96,7 @@ fn tiled_decoding_lays_and_blends_tiles_as_diffusers_does() {
     for golden in MODELS.map(Golden::open) {
         let vae = vae(&golden);
         let latents = golden.picture("vae_tiled.latents");
-        let tiled = vae.decode_tiled(&latents).expect("it decodes");
+        let tiled = vae.decode_tiled(&latents, vae.tiling()).expect("it decodes");
         assert_close("tiled", &tiled, &golden.picture("vae_tiled.decoded"), TOLERANCE);
         let whole = vae.decode(&latents).expect("it decodes");
         assert!(
