@@ -230,7 +230,7 @@ pub struct BenchArgs {
     /// Timed runs of each, after one that is not counted
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     pub runs: u16,
-    /// What rows cost at the model's own size, as the server measures it when it starts; instead of `--what`
+    /// What rows cost at `--size`, or else the model's own, as the server measures it when it starts; instead of `--what`
     #[arg(long)]
     pub curve: bool,
     /// One JSON object a line

@@ -41,7 +41,7 @@ struct Timing {
 pub fn run(args: &BenchArgs) -> Result<()> {
     let options = crate::prepare(&args.model)?;
     if args.curve {
-        return curve(&options, args.json);
+        return curve(&options, args);
     }
     let bench = Bench { checkpoint: Checkpoint::open(&options.model)?, options, args };
     if !args.json {
@@ -72,12 +72,14 @@ struct Case {
 }
 
 /// Prints the cost curve that the engine schedules by.
-fn curve(options: &LoadOptions, json: bool) -> Result<()> {
-    let pipeline = Pipeline::load(options)?;
-    for CurvePoint { stage, area, rows, taken } in measure(&pipeline, MOST_ROWS)? {
+fn curve(options: &LoadOptions, args: &BenchArgs) -> Result<()> {
+    // The size that was asked for is drawn, whatever the model draws well.
+    let pipeline = Pipeline::load(&LoadOptions { sizes: Some(Sizes::ANY), ..options.clone() })?;
+    let size = args.size.as_ref().map(|size| size.parse()).transpose()?;
+    for CurvePoint { stage, area, rows, taken } in measure(&pipeline, MOST_ROWS, size)? {
         let (stage, seconds) = (format!("{stage:?}").to_lowercase(), taken.as_secs_f64());
         let each = seconds / f64::from(rows);
-        if json {
+        if args.json {
             println!(
                 "{}",
                 serde_json::json!({"stage": stage, "latents": area, "rows": rows, "seconds": seconds})

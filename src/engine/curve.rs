@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorKind, Result};
 use crate::pipeline::{Job, Pipeline};
-use crate::request::{GenerateRequest, Guidance, Options, Prompt, Seed, Steps};
+use crate::request::{GenerateRequest, Guidance, Options, Prompt, Seed, Size, Steps};
 use crate::scheduler::{Costs, Stage};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -29,15 +29,15 @@ const FLAT: f64 = 1.9;
 const RUNS: usize = 2;
 const RUNS_ON_A_GPU: usize = 4;
 
-/// Measures encode, decode, and UNet calls of 1, 2, 4, .. rows up to `most_rows` at the model's own size.
+/// Measures encode, decode, and UNet calls of 1, 2, 4, .. rows up to `most_rows` at `size`, or else the model's own.
 ///
 /// Stops when further rows bring nothing, do not fit into memory, or time runs out.
 ///
 /// # Errors
 /// If the device fails in another way.
-pub fn measure(pipeline: &Pipeline, most_rows: u32) -> Result<Vec<CurvePoint>> {
+pub fn measure(pipeline: &Pipeline, most_rows: u32, size: Option<Size>) -> Result<Vec<CurvePoint>> {
     let began = Instant::now();
-    let request = probe_request(pipeline)?;
+    let request = probe_request(pipeline, size)?;
     let (height, width) = pipeline.latent_size(request.size);
     let area = (height * width) as u64;
     let point = |stage, rows, taken| CurvePoint { stage, area, rows, taken };
@@ -88,9 +88,13 @@ fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
 }
 
 /// A request of one row whose plan outlasts the measuring.
-fn probe_request(pipeline: &Pipeline) -> Result<GenerateRequest> {
-    let options =
-        Options { guidance: Some(Guidance::new(1.0)?), steps: Some(Steps::new(100)?), ..Options::default() };
+fn probe_request(pipeline: &Pipeline, size: Option<Size>) -> Result<GenerateRequest> {
+    let options = Options {
+        size: size.map(Into::into),
+        guidance: Some(Guidance::new(1.0)?),
+        steps: Some(Steps::new(100)?),
+        ..Options::default()
+    };
     options.resolve(Prompt::new("a picture")?, pipeline.defaults(), Seed(0))
 }
 
@@ -119,7 +123,7 @@ pub(super) fn curve(pipeline: &Pipeline, most_rows: u32, remember: bool) -> Vec<
         return points;
     }
     // An inpainting model has no request without a picture; its costs are learnt from work.
-    let points = measure(pipeline, most_rows).unwrap_or_else(|error| {
+    let points = measure(pipeline, most_rows, None).unwrap_or_else(|error| {
         tracing::warn!(%error, "the cost curve could not be measured; it is learnt from work");
         Vec::new()
     });
