@@ -5,7 +5,10 @@
 
 Needs torch with CUDA and diffusers 0.42. Both sides take SDXL's real sizes with random weights, which cost what trained
 ones cost. diffusers runs channels last, its VAE in bf16 as easel's, and for the cells under --compile also as
-torch.compile(mode="max-autotune") makes it, which takes minutes for each shape.
+torch.compile makes it: --mode says how (max-autotune), --blocks compiles the transformers' repeated blocks alone. A whole
+network takes max-autotune some minutes for each shape on an idle GPU; TORCHINDUCTOR_MAX_AUTOTUNE_CONV_BACKENDS=ATEN
+leaves out Triton's convolutions, with which ten minutes were not enough. All is compiled before anything is timed, and
+with --hold FILE nothing is timed before that file is there.
 
 unet     one evaluation: a row is one latent in the call
 vae      one decode
@@ -62,7 +65,7 @@ def easel(args, size, parts, rows, dtype):
 class Peer:
     """diffusers' pipeline with random weights, but for the text encoders, whose prompts are drawn at random too."""
 
-    def __init__(self, dtype, compiled):
+    def __init__(self, dtype, compiling=None, blocks=False):
         import torch
         from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
         configs = json.loads((ROOT / "models/sdxl.json").read_text())
@@ -78,10 +81,13 @@ class Peer:
                                                 steps_offset=1, timestep_spacing="leading")
         self.run_unet = self.unet
         self.decode = self.vae.decode
-        if compiled:
-            options = dict(mode="max-autotune", fullgraph=True, dynamic=False)
-            self.run_unet = torch.compile(self.unet, **options)
-            self.decode = torch.compile(self.vae.decode, **options)
+        if compiling:
+            options = dict(mode=compiling, fullgraph=True, dynamic=False)
+            if blocks:
+                self.unet.compile_repeated_blocks(**options)
+            else:
+                self.run_unet = torch.compile(self.unet, **options)
+                self.decode = torch.compile(self.vae.decode, **options)
 
     def random(self, kind, config, dtype):
         torch = self.torch
@@ -108,14 +114,25 @@ class Peer:
         noise = torch.randn(rows, 4, side // 8, side // 8, device="cuda", dtype=self.dtype)
         return noise.contiguous(memory_format=torch.channels_last)
 
+    def predict(self, x, step, conditions):
+        # What is compiled is compiled anew for other strides, and may keep its result where the next call writes.
+        self.torch.compiler.cudagraph_mark_step_begin()
+        x = x.contiguous(memory_format=self.torch.channels_last)
+        return self.run_unet(x, step, **conditions)[0].clone()
+
+    def decoded(self, x):
+        self.torch.compiler.cudagraph_mark_step_begin()
+        x = x.to(self.torch.bfloat16).contiguous(memory_format=self.torch.channels_last)
+        return self.decode(x, return_dict=False)[0].clone()
+
     def time_unet(self, rows, side, runs):
         x, conditions = self.latents(rows, side), self.conditions(rows, side)
         step = self.torch.tensor(500.0, device="cuda")
-        return milliseconds(lambda: self.run_unet(x, step, **conditions)[0].clone(), runs)
+        return milliseconds(lambda: self.predict(x, step, conditions), runs)
 
     def time_vae(self, rows, side, runs):
-        x = self.latents(rows, side).to(self.torch.bfloat16)
-        return milliseconds(lambda: self.decode(x, return_dict=False)[0].clone(), runs)
+        x = self.latents(rows, side)
+        return milliseconds(lambda: self.decoded(x), runs)
 
     def time_picture(self, rows, side, runs):
         """The loop of StableDiffusionXLPipeline, without its text encoders, its checks and its conversion to PIL."""
@@ -128,20 +145,34 @@ class Peer:
             x = self.latents(rows, side) * self.scheduler.init_noise_sigma
             for step in self.scheduler.timesteps:
                 seen = self.scheduler.scale_model_input(self.torch.cat([x, x]) if guided else x, step)
-                noise = self.run_unet(seen, step, **conditions)[0]
+                noise = self.predict(seen, step, conditions)
                 if guided:
                     negative, positive = noise.chunk(2)
                     noise = negative + case["guidance"] * (positive - negative)
                 x = self.scheduler.step(noise, step, x, return_dict=False)[0]
-            x = (x / 0.13025).to(self.torch.bfloat16)
+            x = x / 0.13025
             # One at a time, as easel decodes: both sides are bound by arithmetic there.
-            pictures = [self.decode(x[k:k + 1], return_dict=False)[0] for k in range(rows)]
+            pictures = [self.decoded(x[k:k + 1]) for k in range(rows)]
             return [((p / 2 + 0.5).clamp(0, 1) * 255).round().to(self.torch.uint8).cpu() for p in pictures]
 
         return milliseconds(draw, max(2, runs // 4))
 
 
-def main():
+def compiled_peer(args, cells):
+    """A peer that has drawn every one of `cells`, so that all is compiled; none if there are no cells."""
+    if not cells:
+        return None
+    import torch
+    peer = Peer(args.dtypes.split(",")[0], args.mode, args.blocks)
+    for size, part, count in cells:
+        start = time.perf_counter()
+        getattr(peer, f"time_{part}")(count, int(size.split("x")[0]), 1)
+        print(f"# {size} {part} {count} compiled in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    torch.compiler.set_stance("fail_on_recompile")
+    return peer
+
+
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--easel", required=True)
     parser.add_argument("--rows", default="1,2,4,8")
@@ -151,53 +182,64 @@ def main():
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--compile", default="", metavar="CELLS",
                         help="what is also timed compiled, for instance 1024x1024:unet:2,1024x1024:picture:1")
-    args = parser.parse_args()
+    parser.add_argument("--mode", default="max-autotune", help="torch.compile's mode")
+    parser.add_argument("--blocks", action="store_true", help="compile the repeated blocks of the UNet alone")
+    parser.add_argument("--hold", type=pathlib.Path, metavar="FILE", help="wait for this file before timing")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    import torch
     parts, sizes = args.parts.split(","), args.sizes.split(",")
     rows = [int(count) for count in args.rows.split(",")]
-    compiled_cells = [tuple(cell.split(":")) for cell in args.compile.split(",") if cell]
-    lines = {}
+    cells = [(size, part, int(count)) for size, part, count in
+             (cell.split(":") for cell in args.compile.split(",") if cell)]
+    lines, work = {}, {}
 
-    def put(size, part, count, column, value):
-        lines.setdefault((size, part, count), {})[column] = value
-        print(f"# {size} {part} {count} {column}: {value:.2f}", file=sys.stderr, flush=True)
+    def put(key, column, value):
+        lines.setdefault(key, {})[column] = value
+        print("#", *key, f"{column}: {value:.2f}", file=sys.stderr, flush=True)
 
-    work = {}
-    for dtype in args.dtypes.split(","):
-        for size in sizes:
-            for line in easel(args, size, parts, rows, dtype):
-                key = (size, line["what"], line["rows"])
-                put(*key, f"easel {dtype}", 1e3 * line["median_s"])
-                work[key] = line["gflops"] * line["best_s"] / 1e3
-    product, copy = peaks()
-    import torch
-    variants = [(dtype, False) for dtype in args.dtypes.split(",")]
-    if args.compile:
-        variants.append((args.dtypes.split(",")[0], True))
+    def time_peer(peer, name, wanted):
+        for size, part, count in wanted:
+            try:
+                put((size, part, count), name, getattr(peer, f"time_{part}")(count, int(size.split("x")[0]), args.runs))
+            except Exception as error:  # the table is worth more than one of its cells
+                print(f"# {size} {part} {count} {name}: {error}", file=sys.stderr, flush=True)
+
     with torch.inference_mode():
-        for dtype, compiled in variants:
-            peer = Peer(dtype, compiled)
+        compiled = compiled_peer(args, cells)
+        while args.hold and not args.hold.exists():
+            time.sleep(0.2)
+        product, copy = peaks()
+        for dtype in args.dtypes.split(","):
             for size in sizes:
-                for part in parts:
-                    for count in rows:
-                        if compiled and (size, part, str(count)) not in compiled_cells:
-                            continue
-                        name = f"diffusers {dtype}" + (" compiled" if compiled else "")
-                        try:
-                            value = getattr(peer, f"time_{part}")(count, int(size.split("x")[0]), args.runs)
-                            put(size, part, count, name, value)
-                        except Exception as error:  # the table is worth more than one of its cells
-                            print(f"# {size} {part} {count} {name}: {error}", file=sys.stderr, flush=True)
+                for line in easel(args, size, parts, rows, dtype):
+                    key = (size, line["what"], line["rows"])
+                    put(key, f"easel {dtype}", 1e3 * line["median_s"])
+                    work[key] = line["gflops"] * line["best_s"] / 1e3
+        if compiled:
+            time_peer(compiled, f"diffusers {args.dtypes.split(',')[0]} compiled", cells)
+            torch.compiler.set_stance("default")
+        for dtype in args.dtypes.split(","):
+            peer = Peer(dtype)
+            time_peer(peer, f"diffusers {dtype}", [(s, p, count) for s in sizes for p in parts for count in rows])
             del peer
             torch.cuda.empty_cache()
 
     columns = list(dict.fromkeys(column for line in lines.values() for column in line))
-    print(f"\n{torch.cuda.get_device_name()}; measured peak {product:.0f} TFLOP/s bf16, {copy:.0f} GB/s; times in ms")
-    print(f"{'size':>9} {'part':>8} {'rows':>4} " + " ".join(f"{c:>18}" for c in columns) + f" {'of peak':>8}")
+    print(f"\n{torch.cuda.get_device_name()}; measured peak {product:.0f} TFLOP/s bf16, {copy:.1f} TB/s; times in ms")
+    if compiled:
+        print(f"compiled: mode {args.mode}, {'repeated blocks of the UNet' if args.blocks else 'UNet and VAE whole'}")
+    widths = [max(12, len(column)) for column in columns]
+    titles = " ".join(f"{column:>{width}}" for column, width in zip(columns, widths))
+    print(f"{'size':>9} {'part':>8} {'rows':>4} {titles} {'of peak':>8}")
     for (size, part, count), line in lines.items():
-        cells = " ".join(f"{line[c]:18.2f}" if c in line else f"{'-':>18}" for c in columns)
+        shown = " ".join(f"{line[c]:{w}.2f}" if c in line else f"{'-':>{w}}" for c, w in zip(columns, widths))
         ours = min((line[c] for c in line if c.startswith("easel")), default=0)
         share = work.get((size, part, count), 0) / ours * 1e3 / product if ours else 0
-        print(f"{size:>9} {part:>8} {count:>4} {cells} {share:8.1%}")
+        print(f"{size:>9} {part:>8} {count:>4} {shown} {share:8.1%}")
 
 
 if __name__ == "__main__":
