@@ -8,52 +8,91 @@ pub const SMALL: u64 = 64 * 64;
 /// Latents of a 1024x1024 picture.
 pub const LARGE: u64 = 128 * 128;
 
+/// Seconds of a UNet call by its rows: as many as were measured, in rising order.
+type Curve = &'static [(u32, f64)];
+
 /// The times of a device, in seconds.
 pub struct Device {
     /// Its name in the tables.
     pub name: &'static str,
-    /// The first row of a call at 512x512, and each further one.
-    pub small: (f64, f64),
-    /// The first row of a call at 1024x1024, and each further one.
-    pub large: (f64, f64),
+    /// UNet calls at 512x512 and at 1024x1024.
+    pub denoise: [Curve; 2],
     /// Encoding one request.
     pub encode: f64,
-    /// Decoding one 512x512 picture; a larger one in proportion to its pixels.
-    pub decode: f64,
+    /// Decoding one 512x512 picture, and one of 1024x1024.
+    pub decode: [f64; 2],
     /// The most rows of a call.
     pub rows: u32,
+    /// Whether a call is filled up to the next number of rows that was measured.
+    pub fills: bool,
+    /// Rows of the calls that warm-up measures, at either size.
+    pub warm_up: [&'static [u32]; 2],
 }
 
-/// Eight rows cost 3 times one at 512x512 and 7 times one at 1024x1024. The ratio of the two first rows makes two
-/// rows of 1024x1024 cost what eight of 512x512 do, which are as many pixels.
-pub const H100: Device = Device {
-    name: "H100-like curve",
-    small: (0.025, 0.025 * 2.0 / 7.0),
-    large: (0.040, 0.040 * 6.0 / 7.0),
-    encode: 0.008,
-    decode: 0.012,
+/// SDXL in f16 on one H200, as `easel bench` measured it (docs/cuda.md).
+pub const H200: Device = Device {
+    name: "H200",
+    denoise: [&H200_SMALL, &H200_LARGE],
+    encode: 0.0045,
+    decode: [0.0056, 0.0220],
     rows: 16,
+    fills: true,
+    // A server measures the model's own size; there four rows cost nearly twice two, so that it stops.
+    warm_up: [&[], &[1, 2, 4]],
 };
 
-/// Each row costs as much as the first: a processor.
+const H200_SMALL: [(u32, f64); 8] = [
+    (1, 0.0085),
+    (2, 0.0106),
+    (3, 0.0134),
+    (4, 0.0162),
+    (6, 0.0234),
+    (8, 0.0298),
+    (12, 0.0432),
+    (16, 0.0564),
+];
+const H200_LARGE: [(u32, f64); 8] = [
+    (1, 0.0170),
+    (2, 0.0316),
+    (3, 0.0453),
+    (4, 0.0596),
+    (6, 0.0891),
+    (8, 0.1187),
+    (12, 0.1736),
+    (16, 0.2345),
+];
+
+/// Each row costs as much as the first: a processor. Made up.
 pub const CPU: Device = Device {
     name: "flat-cost curve",
-    small: (3.0, 3.0),
-    large: (13.0, 13.0),
+    denoise: [&[(1, 3.0), (16, 48.0)], &[(1, 13.0), (16, 208.0)]],
     encode: 0.6,
-    decode: 8.0,
+    decode: [8.0, 32.0],
     rows: 16,
+    fills: false,
+    warm_up: [&[1, 2, 4, 8, 16]; 2],
 };
 
 impl Device {
     /// Seconds of a piece of work.
     pub fn seconds(&self, stage: Stage, area: u64, rows: u32) -> f64 {
-        let (first, further) = if area == SMALL { self.small } else { self.large };
+        let size = usize::from(area != SMALL);
         match stage {
             Stage::Encode => self.encode,
-            Stage::Denoise => first + further * f64::from(rows - 1),
-            Stage::Decode => self.decode * area as f64 / SMALL as f64,
+            Stage::Denoise => self.call(self.denoise[size], rows),
+            Stage::Decode => self.decode[size],
         }
+    }
+
+    /// Seconds of a UNet call: that of the next number of rows that was measured, or on a line between two.
+    fn call(&self, curve: Curve, rows: u32) -> f64 {
+        let next = curve.partition_point(|(measured, _)| *measured < rows).min(curve.len() - 1);
+        let (above, slow) = curve[next];
+        let Some((below, quick)) = next.checked_sub(1).map(|before| curve[before]).filter(|_| !self.fills)
+        else {
+            return slow;
+        };
+        quick + (slow - quick) * f64::from(rows - below) / f64::from(above - below)
     }
 
     /// What warm-up measures here.
@@ -62,11 +101,13 @@ impl Device {
         let mut measure = |stage, area, rows| {
             costs.measured(stage, (area, rows), Duration::from_secs_f64(self.seconds(stage, area, rows)));
         };
-        for area in [SMALL, LARGE] {
-            measure(Stage::Encode, area, 1);
-            measure(Stage::Decode, area, 1);
-            for rows in [1, 2, 4, 8, 16] {
-                measure(Stage::Denoise, area, rows);
+        for (area, rows) in [SMALL, LARGE].into_iter().zip(self.warm_up) {
+            if !rows.is_empty() {
+                measure(Stage::Encode, area, 1);
+                measure(Stage::Decode, area, 1);
+            }
+            for rows in rows {
+                measure(Stage::Denoise, area, *rows);
             }
         }
         costs

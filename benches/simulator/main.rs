@@ -8,7 +8,7 @@ mod policies;
 mod report;
 mod traffic;
 
-use device::{CPU, Device, H100};
+use device::{CPU, Device, H200};
 use policies::Policy;
 use traffic::{Mix, Traffic};
 
@@ -20,7 +20,7 @@ const LOADS: [f64; 5] = [0.5, 0.8, 0.95, 1.2, 1.4];
 const SEEDS: [u64; 5] = [0x5eed, 1, 2, 3, 4];
 
 const CASES: [(&Device, Mix); 5] =
-    [(&H100, Mix::SMALL), (&H100, Mix::MIXED), (&H100, Mix::EVEN), (&H100, Mix::LARGE), (&CPU, Mix::MIXED)];
+    [(&H200, Mix::SMALL), (&H200, Mix::MIXED), (&H200, Mix::EVEN), (&H200, Mix::LARGE), (&CPU, Mix::MIXED)];
 
 fn main() {
     println!("\n### Step-level against the others, least and most of {} runs\n", SEEDS.len());

@@ -11,12 +11,12 @@ pub fn head() {
 /// Prints one run.
 pub fn line(load: Option<f64>, policy: &str, run: &Run) {
     println!(
-        "| {} | {policy} | {:.4} | {:.1} | {:.1} | {:.1} | {:.1} | {} |",
+        "| {} | {policy} | {:.4} | {} | {} | {} | {:.1} | {} |",
         label(load),
         throughput(run),
-        mean(run),
-        quantile(run, 0.5),
-        quantile(run, 0.99),
+        seconds(mean(run)),
+        seconds(quantile(run, 0.5)),
+        seconds(quantile(run, 0.99)),
         run.rows as f64 / run.calls as f64,
         run.wasted
     );
@@ -46,6 +46,11 @@ pub fn ratios(case: &str, load: Option<f64>, runs: &[[Run; 4]]) {
 
 fn label(load: Option<f64>) -> String {
     load.map_or_else(|| "backlog".into(), |load| format!("{load:.2}"))
+}
+
+/// Three digits at least.
+fn seconds(value: f64) -> String {
+    if value < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") }
 }
 
 fn throughput(run: &Run) -> f64 {
