@@ -11,7 +11,7 @@ use super::room::Hold;
 use super::wire::{ImageEdit, ImageEditJson, ImageVariation, StreamFrame};
 use super::{State, body, multipart};
 use crate::error::Error;
-use crate::request::{GenerateRequest, Start};
+use crate::request::{GenerateRequest, Mask, Picture, Start};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, post};
 use std::sync::Arc;
@@ -106,11 +106,13 @@ async fn from_pictures(
     draw(http, state, asked, hold).await
 }
 
-/// Bytes of the pictures that a request carries, twice: the engine has them, and so has what writes the files.
+/// Bytes of the pictures that a request carries. Engine and files share them.
 fn held(request: &GenerateRequest) -> usize {
-    2 * match &request.start {
+    let both = |picture: &Picture, mask: &Mask| picture.as_bytes().len() + mask.as_bytes().len();
+    let start = match &request.start {
         Start::Noise => 0,
         Start::Picture { picture, .. } => picture.as_bytes().len(),
-        Start::Inpaint { picture, mask, .. } => picture.as_bytes().len() + mask.as_bytes().len(),
-    }
+        Start::Inpaint { picture, mask, .. } => both(picture, mask),
+    };
+    start + request.finish.kept.as_ref().map_or(0, |kept| both(&kept.picture, &kept.mask))
 }
