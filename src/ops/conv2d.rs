@@ -179,13 +179,22 @@ fn size(x: &Tensor) -> Result<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cpu::isa::forced::each;
     use super::super::testing::{assert_near, random};
     use super::*;
+    use candle_core::DType;
 
-    fn pair(shape: ConvShape) -> (Conv2d, reference::Conv2d) {
+    fn pair(shape: ConvShape, dtype: DType) -> (Conv2d, reference::Conv2d) {
         let weight = random(&[shape.outputs, shape.inputs, shape.kernel, shape.kernel], 1);
+        let weight = weight.to_dtype(dtype).unwrap();
+        let wide = weight.to_dtype(DType::F32).unwrap();
         let bias = random(&[shape.outputs], 2);
-        (Conv2d::new(&weight, &bias, shape).unwrap(), reference::Conv2d::new(&weight, &bias, shape).unwrap())
+        (Conv2d::new(&weight, &bias, shape).unwrap(), reference::Conv2d::new(&wide, &bias, shape).unwrap())
+    }
+
+    /// A picture of numbers that `dtype` holds: kernels may round to the type of their weights.
+    fn picture(shape: &[usize], dtype: DType) -> Tensor {
+        random(shape, 3).to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
     }
 
     fn shapes() -> Vec<ConvShape> {
@@ -199,45 +208,57 @@ mod tests {
         ]
     }
 
+    /// Runs `work` with each set of instructions and each type of weights.
+    fn each_kind(mut work: impl FnMut(DType)) {
+        each(|_| [DType::F32, DType::BF16].into_iter().for_each(&mut work));
+    }
+
     #[test]
     fn it_convolves_as_the_reference_does_whatever_the_sizes() {
-        for shape in shapes() {
-            let (conv, reference) = pair(shape);
-            for (height, width) in [(2, 2), (5, 7), (16, 13), (9, 40)] {
-                let x = random(&[2, height, width, shape.inputs], 3);
-                let want = reference.forward(&x).unwrap();
-                assert_near(&conv.forward(&x).unwrap(), &want, 2e-6);
-                let residual = random(want.dims(), 4);
-                let both = (&want + &residual).unwrap();
-                assert_near(&conv.forward_add(&x, &residual).unwrap(), &both, 2e-6);
-                let shift = random(&[2, 1, shape.outputs], 5);
-                let both = want.broadcast_add(&shift.unsqueeze(1).unwrap()).unwrap();
-                assert_near(&conv.forward_shifted(&x, &shift).unwrap(), &both, 2e-6);
+        each_kind(|dtype| {
+            for shape in shapes() {
+                let (conv, reference) = pair(shape, dtype);
+                for (height, width) in [(2, 2), (5, 7), (16, 13), (9, 40)] {
+                    let x = picture(&[2, height, width, shape.inputs], dtype);
+                    let want = reference.forward(&x).unwrap();
+                    assert_near(&conv.forward(&x).unwrap(), &want, 2e-6);
+                    let residual = random(want.dims(), 4);
+                    let both = (&want + &residual).unwrap();
+                    assert_near(&conv.forward_add(&x, &residual).unwrap(), &both, 2e-6);
+                    let shift = random(&[2, 1, shape.outputs], 5);
+                    let both = want.broadcast_add(&shift.unsqueeze(1).unwrap()).unwrap();
+                    assert_near(&conv.forward_shifted(&x, &shift).unwrap(), &both, 2e-6);
+                }
             }
-        }
+        });
     }
 
     #[test]
     fn it_sees_an_enlarged_picture_as_if_that_were_written_out() {
-        let (conv, reference) = pair(ConvShape::same3(12, 8));
-        for ((height, width), to) in [((3, 4), (6, 8)), ((3, 5), (5, 9)), ((4, 4), (4, 4)), ((2, 3), (5, 7))]
-        {
-            let x = random(&[2, height, width, 12], 3);
-            let want = reference.forward(&reference::nearest(&x, to.0, to.1).unwrap()).unwrap();
-            assert_near(&conv.forward_enlarged(&x, to).unwrap(), &want, 2e-6);
-        }
+        each_kind(|dtype| {
+            let (conv, reference) = pair(ConvShape::same3(12, 8), dtype);
+            for ((height, width), to) in
+                [((3, 4), (6, 8)), ((3, 5), (5, 9)), ((4, 4), (4, 4)), ((2, 3), (5, 7))]
+            {
+                let x = picture(&[2, height, width, 12], dtype);
+                let want = reference.forward(&reference::nearest(&x, to.0, to.1).unwrap()).unwrap();
+                assert_near(&conv.forward_enlarged(&x, to).unwrap(), &want, 2e-6);
+            }
+        });
     }
 
     #[test]
     fn a_picture_is_the_same_to_the_last_bit_alone_and_among_others() {
-        for shape in shapes() {
-            let (conv, _) = pair(shape);
-            let x = random(&[3, 11, 9, shape.inputs], 3);
-            let all = conv.forward(&x).unwrap();
-            for row in 0..3 {
-                let alone = conv.forward(&x.narrow(0, row, 1).unwrap()).unwrap();
-                assert_near(&alone, &all.narrow(0, row, 1).unwrap(), 0.0);
+        each_kind(|dtype| {
+            for shape in shapes() {
+                let (conv, _) = pair(shape, dtype);
+                let x = picture(&[3, 11, 9, shape.inputs], dtype);
+                let all = conv.forward(&x).unwrap();
+                for row in 0..3 {
+                    let alone = conv.forward(&x.narrow(0, row, 1).unwrap()).unwrap();
+                    assert_near(&alone, &all.narrow(0, row, 1).unwrap(), 0.0);
+                }
             }
-        }
+        });
     }
 }

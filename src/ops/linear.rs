@@ -129,6 +129,7 @@ fn forward(product: &Product, x: &Tensor, residual: Option<&Tensor>) -> Result<T
 
 #[cfg(test)]
 mod tests {
+    use super::super::cpu::isa::forced::each;
     use super::super::testing::{assert_near, random};
     use super::*;
     use candle_core::{DType, Device};
@@ -143,55 +144,67 @@ mod tests {
 
     #[test]
     fn it_maps_as_the_reference_does_whatever_the_sizes_and_the_type_of_the_weights() {
-        for dtype in [DType::F32, DType::BF16, DType::F16] {
-            for (rows, inputs, outputs) in
-                [(1, 1, 1), (3, 7, 5), (77, 64, 192), (13, 33, 65), (300, 1600, 40)]
-            {
-                let (linear, reference) = pair(outputs, inputs, dtype);
-                let x = random(&[2, rows, inputs], 3);
-                let want = reference.forward(&x).unwrap();
-                assert_near(&linear.forward(&x).unwrap(), &want, 2e-6);
-                let residual = random(&[2, rows, outputs], 4);
-                let want = (want + &residual).unwrap();
-                assert_near(&linear.forward_add(&x, &residual).unwrap(), &want, 2e-6);
+        each(|_| {
+            for dtype in [DType::F32, DType::BF16, DType::F16] {
+                for (rows, inputs, outputs) in
+                    [(1, 1, 1), (3, 7, 5), (77, 64, 192), (13, 33, 65), (11, 1538, 70), (300, 1600, 40)]
+                {
+                    let (linear, reference) = pair(outputs, inputs, dtype);
+                    // Numbers that the weights' type holds: kernels may round to it.
+                    let x = random(&[2, rows, inputs], 3).to_dtype(dtype).unwrap();
+                    let x = x.to_dtype(DType::F32).unwrap();
+                    let want = reference.forward(&x).unwrap();
+                    assert_near(&linear.forward(&x).unwrap(), &want, 2e-6);
+                    let residual = random(&[2, rows, outputs], 4);
+                    let want = (want + &residual).unwrap();
+                    assert_near(&linear.forward_add(&x, &residual).unwrap(), &want, 2e-6);
+                }
             }
-        }
+        });
     }
 
     #[test]
     fn gates_open_as_in_the_reference() {
-        for (inputs, outputs) in [(8, 1), (33, 15), (64, 16), (40, 48)] {
-            let (weight, bias) = (random(&[2 * outputs, inputs], 1), random(&[2 * outputs], 2));
-            let tensors = [("weight", weight.clone()), ("bias", bias.clone())];
-            let tensors = tensors.into_iter().map(|(name, t)| (name.to_owned(), t)).collect();
-            let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-            let gated = GatedLinear::load(&vb, inputs, outputs).unwrap();
-            let x = random(&[2, 7, inputs], 3);
-            let want = reference::geglu(&reference::Linear::new(weight, Some(bias)).forward(&x).unwrap());
-            assert_near(&gated.forward(&x).unwrap(), &want.unwrap(), 2e-6);
-        }
+        each(|_| {
+            for (inputs, outputs) in [(8, 1), (33, 15), (64, 16), (40, 48)] {
+                let (weight, bias) = (random(&[2 * outputs, inputs], 1), random(&[2 * outputs], 2));
+                let tensors = [("weight", weight.clone()), ("bias", bias.clone())];
+                let tensors = tensors.into_iter().map(|(name, t)| (name.to_owned(), t)).collect();
+                let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+                let gated = GatedLinear::load(&vb, inputs, outputs).unwrap();
+                let x = random(&[2, 7, inputs], 3);
+                let want = reference::geglu(&reference::Linear::new(weight, Some(bias)).forward(&x).unwrap());
+                assert_near(&gated.forward(&x).unwrap(), &want.unwrap(), 2e-6);
+            }
+        });
     }
 
     #[test]
     fn a_row_is_the_same_to_the_last_bit_alone_and_among_others() {
-        let (linear, _) = pair(70, 900, DType::F32);
-        let x = random(&[3, 25, 900], 3);
-        let all = linear.forward(&x).unwrap();
-        for row in 0..3 {
-            let alone = linear.forward(&x.narrow(0, row, 1).unwrap()).unwrap();
-            assert_near(&alone, &all.narrow(0, row, 1).unwrap(), 0.0);
-        }
+        each(|_| {
+            for dtype in [DType::F32, DType::BF16] {
+                let (linear, _) = pair(70, 900, dtype);
+                let x = random(&[3, 25, 900], 3);
+                let all = linear.forward(&x).unwrap();
+                for row in 0..3 {
+                    let alone = linear.forward(&x.narrow(0, row, 1).unwrap()).unwrap();
+                    assert_near(&alone, &all.narrow(0, row, 1).unwrap(), 0.0);
+                }
+            }
+        });
     }
 
     #[test]
     fn the_number_of_threads_changes_no_bit() {
-        let (linear, _) = pair(700, 900, DType::F32);
-        let x = random(&[1, 300, 900], 3);
-        let with = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| linear.forward(&x).unwrap())
-        };
-        assert_near(&with(1), &with(2), 0.0);
-        assert_near(&with(1), &with(5), 0.0);
+        each(|_| {
+            let (linear, _) = pair(700, 900, DType::F32);
+            let x = random(&[1, 300, 900], 3);
+            let with = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| linear.forward(&x).unwrap())
+            };
+            assert_near(&with(1), &with(2), 0.0);
+            assert_near(&with(1), &with(5), 0.0);
+        });
     }
 }

@@ -154,48 +154,55 @@ impl LayerNorm {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cpu::isa::forced::each;
     use super::super::testing::{assert_near, random};
     use super::*;
 
     #[test]
     fn groups_are_normalised_as_in_the_reference_even_far_from_zero() {
-        for (shape, groups) in [
-            ([1, 1, 1, 4], 2),
-            ([2, 5, 7, 6], 3),
-            ([3, 9, 9, 48], 8),
-            ([1, 20, 17, 64], 32),
-            ([2, 3, 1, 20], 1),
-        ] {
-            for offset in [0.0, 30.0] {
-                let x = (random(&shape, 1) + offset).unwrap();
-                let (weight, bias) = (random(&[shape[3]], 2), random(&[shape[3]], 3));
-                let want = reference::GroupNorm::new(&weight, &bias, groups, 1e-5).unwrap();
-                let norm = GroupNorm::new(&weight, &bias, groups, 1e-5).unwrap();
-                let bound = if offset == 0.0 { 3e-6 } else { 1e-4 };
-                assert_near(&norm.forward(&x).unwrap(), &want.forward(&x).unwrap(), bound);
-                assert_near(&norm.forward_silu(&x).unwrap(), &want.forward_silu(&x).unwrap(), bound);
+        each(|_| {
+            for (shape, groups) in [
+                ([1, 1, 1, 4], 2),
+                ([2, 5, 7, 6], 3),
+                ([3, 9, 9, 48], 8),
+                ([1, 20, 17, 64], 32),
+                ([2, 3, 1, 20], 1),
+            ] {
+                for offset in [0.0, 30.0] {
+                    let x = (random(&shape, 1) + offset).unwrap();
+                    let (weight, bias) = (random(&[shape[3]], 2), random(&[shape[3]], 3));
+                    let want = reference::GroupNorm::new(&weight, &bias, groups, 1e-5).unwrap();
+                    let norm = GroupNorm::new(&weight, &bias, groups, 1e-5).unwrap();
+                    let bound = if offset == 0.0 { 3e-6 } else { 1e-4 };
+                    assert_near(&norm.forward(&x).unwrap(), &want.forward(&x).unwrap(), bound);
+                    assert_near(&norm.forward_silu(&x).unwrap(), &want.forward_silu(&x).unwrap(), bound);
+                }
             }
-        }
+        });
     }
 
     #[test]
     fn layers_are_normalised_as_in_the_reference() {
-        for (rows, channels) in [(1, 1), (3, 5), (40, 33), (17, 64), (5, 640)] {
-            let x = (random(&[rows, channels], 1) + 2.0).unwrap();
-            let (weight, bias) = (random(&[channels], 2), random(&[channels], 3));
-            let want = reference::LayerNorm::new(&weight, &bias, 1e-5).unwrap().forward(&x).unwrap();
-            assert_near(&LayerNorm::new(&weight, &bias, 1e-5).unwrap().forward(&x).unwrap(), &want, 3e-6);
-        }
+        each(|_| {
+            for (rows, channels) in [(1, 1), (3, 5), (40, 33), (17, 64), (5, 640)] {
+                let x = (random(&[rows, channels], 1) + 2.0).unwrap();
+                let (weight, bias) = (random(&[channels], 2), random(&[channels], 3));
+                let want = reference::LayerNorm::new(&weight, &bias, 1e-5).unwrap().forward(&x).unwrap();
+                assert_near(&LayerNorm::new(&weight, &bias, 1e-5).unwrap().forward(&x).unwrap(), &want, 3e-6);
+            }
+        });
     }
 
     #[test]
     fn a_row_is_normalised_the_same_to_the_last_bit_alone_and_among_others() {
-        let x = random(&[3, 11, 13, 40], 1);
-        let norm = GroupNorm::new(&random(&[40], 2), &random(&[40], 3), 8, 1e-6).unwrap();
-        let all = norm.forward_silu(&x).unwrap();
-        for row in 0..3 {
-            let alone = norm.forward_silu(&x.narrow(0, row, 1).unwrap()).unwrap();
-            assert_near(&alone, &all.narrow(0, row, 1).unwrap(), 0.0);
-        }
+        each(|_| {
+            let x = random(&[3, 11, 13, 40], 1);
+            let norm = GroupNorm::new(&random(&[40], 2), &random(&[40], 3), 8, 1e-6).unwrap();
+            let all = norm.forward_silu(&x).unwrap();
+            for row in 0..3 {
+                let alone = norm.forward_silu(&x.narrow(0, row, 1).unwrap()).unwrap();
+                assert_near(&alone, &all.narrow(0, row, 1).unwrap(), 0.0);
+            }
+        });
     }
 }

@@ -7,7 +7,7 @@ use super::isa::{Isa, vectorised};
 use super::math::exp2;
 use super::pack::transpose;
 use super::scratch;
-use super::shared::{Shared, filled};
+use super::shared::{Shared, Slot, filled};
 use super::tile::{self, COLUMNS as QUERIES, ROWS};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -52,19 +52,23 @@ pub fn attention(isa: Isa, [q, k, v]: [&[f32]; 3], sizes: Sizes) -> Vec<f32> {
     assert_eq!(q.len(), sizes.batch * sizes.queries * channels, "queries fit their sizes");
     assert!([k, v].iter().all(|x| x.len() == sizes.batch * sizes.keys * channels), "keys fit their sizes");
     let pair = sizes.keys * sizes.width;
-    let pack = |values: &[f32], pack: fn(&Sizes, usize, &[f32], &mut [f32])| {
-        filled(values.len(), |out| {
+    let pack = |values: &[f32], pack: fn(&Sizes, usize, &[f32], &mut [Slot])| {
+        let write = |out: &mut [Slot]| {
             out.par_chunks_mut(pair).enumerate().for_each(|(at, out)| pack(&sizes, at, values, out));
-        })
+        };
+        // SAFETY: every pair is packed, and each writes as many numbers as it has.
+        unsafe { filled(values.len(), write) }
     };
     let (keys, values) = (pack(k, pack_keys), pack(v, pack_values));
-    filled(q.len(), |out| {
+    let write = |out: &mut [Slot]| {
         let heads = Heads { isa, sizes, q, keys: &keys, values: &values, out: Shared::new(out) };
         let blocks = sizes.queries.div_ceil(QUERIES);
         (0..sizes.pairs() * blocks)
             .into_par_iter()
             .for_each(|task| heads.block(task / blocks, task % blocks));
-    })
+    };
+    // SAFETY: the blocks make up all queries of all pairs, and each is written in all its channels.
+    unsafe { filled(q.len(), write) }
 }
 
 /// The channels of pair `pair` at `position` of a tensor `[B, length, C]`.
@@ -74,21 +78,24 @@ fn slice<'a>(sizes: &Sizes, values: &'a [f32], pair: usize, (length, position): 
 }
 
 /// Keys of a pair as tiles `[width, up to 12 keys]`.
-fn pack_keys(sizes: &Sizes, pair: usize, k: &[f32], out: &mut [f32]) {
-    for (tile, out) in out.chunks_mut(ROWS * sizes.width).enumerate() {
-        let count = out.len() / sizes.width;
-        let rows: [&[f32]; ROWS] =
-            std::array::from_fn(|i| slice(sizes, k, pair, (sizes.keys, tile * ROWS + i.min(count - 1))));
-        transpose(&rows[..count], out, count);
-    }
+fn pack_keys(sizes: &Sizes, pair: usize, k: &[f32], out: &mut [Slot]) {
+    scratch::with([ROWS * sizes.width], |[packed]| {
+        for (tile, out) in out.chunks_mut(ROWS * sizes.width).enumerate() {
+            let count = out.len() / sizes.width;
+            let rows: [&[f32]; ROWS] =
+                std::array::from_fn(|i| slice(sizes, k, pair, (sizes.keys, tile * ROWS + i.min(count - 1))));
+            transpose(&rows[..count], packed, count);
+            out.write_copy_of_slice(&packed[..out.len()]);
+        }
+    });
 }
 
 /// Values of a pair as tiles `[keys, up to 12 channels]`.
-fn pack_values(sizes: &Sizes, pair: usize, v: &[f32], out: &mut [f32]) {
+fn pack_values(sizes: &Sizes, pair: usize, v: &[f32], out: &mut [Slot]) {
     for (tile, out) in out.chunks_mut(ROWS * sizes.keys).enumerate() {
         let count = out.len() / sizes.keys;
         for (key, out) in out.chunks_exact_mut(count).enumerate() {
-            out.copy_from_slice(&slice(sizes, v, pair, (sizes.keys, key))[tile * ROWS..][..count]);
+            out.write_copy_of_slice(&slice(sizes, v, pair, (sizes.keys, key))[tile * ROWS..][..count]);
         }
     }
 }
@@ -187,7 +194,7 @@ impl Heads<'_> {
             // SAFETY: each task has its own pair and queries, hence its own elements.
             let out = unsafe { self.out.part(at, width) };
             for (out, value) in out.iter_mut().zip(mixed[column..].iter().step_by(QUERIES)) {
-                *out = *value;
+                out.write(*value);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::isa::{Isa, vectorised};
 use super::math::silu;
-use super::shared::filled;
+use super::shared::{Slot, filled};
 use rayon::prelude::*;
 
 /// Pixels whose sums are taken in f32 before they go on in f64.
@@ -34,11 +34,10 @@ pub fn group_norm(
     let chunk = PIXELS * channels;
     let chunks = picture.div_ceil(chunk);
     // Means and sums of squared distances from them, for each chunk of pixels: [B * chunks, 2, C].
-    let moments = filled(batch * chunks * 2 * channels, |moments| {
-        moments.par_chunks_mut(2 * channels).enumerate().for_each(|(at, moments)| {
-            let pixels = x[at / chunks * picture..][..picture].chunks(chunk).nth(at % chunks);
-            channel_moments(isa, pixels.unwrap_or_default(), moments);
-        });
+    let mut moments = vec![0f32; batch * chunks * 2 * channels];
+    moments.par_chunks_mut(2 * channels).enumerate().for_each(|(at, moments)| {
+        let pixels = x[at / chunks * picture..][..picture].chunks(chunk).nth(at % chunks);
+        channel_moments(isa, pixels.unwrap_or_default(), moments);
     });
     let maps: Vec<Vec<f32>> = (0..batch)
         .into_par_iter()
@@ -47,17 +46,19 @@ pub fn group_norm(
             channel_maps(moments, picture / channels, groups, affine)
         })
         .collect();
-    filled(x.len(), |out| {
+    let write = |out: &mut [Slot]| {
         out.par_chunks_mut(picture).zip(x.par_chunks(picture)).zip(&maps).for_each(|((out, x), map)| {
             out.par_chunks_mut(chunk)
                 .zip(x.par_chunks(chunk))
                 .for_each(|(out, x)| map_channels(isa, x, (map, active), out));
         });
-    })
+    };
+    // SAFETY: whole pixels make up each chunk, chunks each picture and pictures the batch.
+    unsafe { filled(x.len(), write) }
 }
 
 vectorised!(
-    /// Mean and sum of squared distances from it of each channel of up to [`PIXELS`] pixels.
+    /// Mean and sum of squared distances from it of each channel of up to [`PIXELS`] pixels, into zeros.
     fn channel_moments(pixels: &[f32], moments: &mut [f32]) => channel_moments_inner
 );
 
@@ -66,8 +67,6 @@ fn channel_moments_inner<const FUSED: bool>(pixels: &[f32], moments: &mut [f32])
     let channels = moments.len() / 2;
     let (means, squares) = moments.split_at_mut(channels);
     let share = 1.0 / (pixels.len() / channels) as f32;
-    means.fill(0.0);
-    squares.fill(0.0);
     for pixel in pixels.chunks_exact(channels) {
         for (sum, value) in means.iter_mut().zip(pixel) {
             *sum += value;
@@ -114,19 +113,20 @@ fn channel_maps(moments: &[f32], pixels: usize, groups: usize, affine: Affine) -
 
 vectorised!(
     /// Scales and shifts each channel, then applies SiLU if asked.
-    fn map_channels(x: &[f32], map: (&[f32], bool), out: &mut [f32]) => map_channels_inner
+    fn map_channels(x: &[f32], map: (&[f32], bool), out: &mut [Slot]) => map_channels_inner
 );
 
 #[inline(always)]
-fn map_channels_inner<const FUSED: bool>(x: &[f32], (map, active): (&[f32], bool), out: &mut [f32]) {
+fn map_channels_inner<const FUSED: bool>(x: &[f32], (map, active): (&[f32], bool), out: &mut [Slot]) {
     let channels = map.len() / 2;
     let (factors, summands) = map.split_at(channels);
     for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
-        for (((out, x), factor), summand) in out.iter_mut().zip(x).zip(factors).zip(summands) {
-            *out = x * factor + summand;
-        }
+        let terms = out.iter_mut().zip(x).zip(factors).zip(summands);
         if active {
-            out.iter_mut().for_each(|value| *value = silu::<FUSED>(*value));
+            terms
+                .for_each(|(((out, x), factor), summand)| _ = out.write(silu::<FUSED>(x * factor + summand)));
+        } else {
+            terms.for_each(|(((out, x), factor), summand)| _ = out.write(x * factor + summand));
         }
     }
 }
@@ -134,17 +134,19 @@ fn map_channels_inner<const FUSED: bool>(x: &[f32], (map, active): (&[f32], bool
 /// Normalises each `[C]` of `[.., C]`.
 pub fn layer_norm(isa: Isa, x: &[f32], affine: Affine) -> Vec<f32> {
     let chunk = ROWS * affine.weight.len();
-    filled(x.len(), |out| {
+    let write = |out: &mut [Slot]| {
         out.par_chunks_mut(chunk)
             .zip(x.par_chunks(chunk))
             .for_each(|(out, x)| normalise_rows(isa, x, affine, out));
-    })
+    };
+    // SAFETY: whole rows make up each chunk, and chunks all there is.
+    unsafe { filled(x.len(), write) }
 }
 
-vectorised!(fn normalise_rows(x: &[f32], affine: Affine, out: &mut [f32]) => normalise_rows_inner);
+vectorised!(fn normalise_rows(x: &[f32], affine: Affine, out: &mut [Slot]) => normalise_rows_inner);
 
 #[inline(always)]
-fn normalise_rows_inner<const FUSED: bool>(x: &[f32], affine: Affine, out: &mut [f32]) {
+fn normalise_rows_inner<const FUSED: bool>(x: &[f32], affine: Affine, out: &mut [Slot]) {
     let channels = affine.weight.len();
     for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
         let mean = lanes(x, |value| value) / channels as f64;
@@ -152,7 +154,7 @@ fn normalise_rows_inner<const FUSED: bool>(x: &[f32], affine: Affine, out: &mut 
         let variance = lanes(x, |value| (value - mean) * (value - mean)) / channels as f64;
         let scale = (1.0 / (variance + affine.eps).sqrt()) as f32;
         for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(affine.weight).zip(affine.bias) {
-            *out = (x - mean) * scale * weight + bias;
+            out.write((x - mean) * scale * weight + bias);
         }
     }
 }

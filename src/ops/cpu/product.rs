@@ -3,8 +3,8 @@
 use super::isa::{Isa, vectorised};
 use super::math::gelu;
 use super::patches::Patches;
-use super::scratch;
-use super::shared::{Shared, filled};
+use super::scratch::{self, bits};
+use super::shared::{Shared, Slot, filled};
 use super::tile::{self, COLUMNS, ROWS};
 use super::weight::Weight;
 use rayon::prelude::*;
@@ -40,11 +40,14 @@ pub fn multiply(isa: Isa, patches: &Patches, weight: &Weight, finish: Finish, ro
     assert!(finish.add.is_none_or(|add| add.len() == rows * width), "a number is added to each element");
     let biases = weight.panels() * COLUMNS * rows.div_ceil(finish.bias_rows.max(1));
     assert!(finish.bias.is_none_or(|bias| bias.len() == biases), "each group of rows has its bias");
-    filled(rows * width, |out| {
-        let product = Product { isa, patches, weight, finish, out: Shared::new(out) };
+    let in_pairs = isa == Isa::Avx512Bf16 && weight.has_pairs() && patches.has_pairs();
+    let write = |out: &mut [Slot]| {
+        let product = Product { isa, patches, weight, finish, in_pairs, out: Shared::new(out) };
         let tasks = tasks(rows, weight.panels());
         tasks.into_par_iter().for_each(|(rows, panels)| product.task(&rows, panels));
-    })
+    };
+    // SAFETY: the tasks make up all rows and all panels, and the panels all columns.
+    unsafe { filled(rows * width, write) }
 }
 
 /// Rows and panels of each task.
@@ -65,31 +68,53 @@ struct Product<'a> {
     patches: &'a Patches<'a>,
     weight: &'a Weight,
     finish: Finish<'a>,
+    /// Whether both operands are multiplied as pairs of bf16: then activations are rounded to it, on their way into the
+    /// product and nowhere else.
+    in_pairs: bool,
     out: Shared<'a>,
+}
+
+/// The right operand of a tile.
+#[derive(Clone, Copy)]
+enum Right<'a> {
+    Plain(&'a [f32]),
+    Pairs(&'a [u32]),
 }
 
 impl Product<'_> {
     fn task(&self, rows: &Range<usize>, panels: Range<usize>) {
         let depth = self.weight.depth();
         let parts = depth.div_ceil(DEPTH).max(1);
-        let step = depth.div_ceil(parts).max(1);
+        // Even, for pairs.
+        let step = depth.div_ceil(parts).max(1).next_multiple_of(2);
+        let parts = depth.div_ceil(step).max(1);
         // Sums wait between two parts of the depth; with one part, each tile is done with at once.
         let waiting = if parts == 1 { COLUMNS * ROWS } else { rows.len() * panels.len() * COLUMNS };
-        let lengths = [rows.len() * step, step * COLUMNS, waiting, self.patches.channels];
-        scratch::with(lengths, |[packed, wide, sums, zeros]| {
+        let channels = self.patches.channels;
+        let lengths = [rows.len() * step, step * COLUMNS, waiting, channels, ROWS * channels / 2];
+        scratch::with(lengths, |[packed, wide, sums, zeros, halves]| {
             zeros.fill(0.0);
             for from in (0..depth).step_by(step) {
                 let part = from..depth.min(from + step);
-                self.patches.pack(rows.clone(), part.clone(), zeros, packed);
+                if self.in_pairs {
+                    let tiles = (rows.clone(), part.clone());
+                    self.patches.pack_pairs(self.isa, tiles, (zeros, halves), packed);
+                } else {
+                    self.patches.pack(rows.clone(), part.clone(), zeros, packed);
+                }
+                let steps = if self.in_pairs { part.len() / 2 } else { part.len() };
                 for panel in panels.clone() {
-                    let b = self.weight.panel(panel, part.clone(), wide);
+                    let b = self.right(panel, part.clone(), wide);
                     for first in rows.clone().step_by(ROWS) {
                         let count = ROWS.min(rows.end - first);
-                        let a = &packed[(first - rows.start) * part.len()..][..count * part.len()];
+                        let a = &packed[(first - rows.start) * steps..][..count * steps];
                         let place = (panel - panels.start) * rows.len() + first - rows.start;
                         let place = if parts == 1 { 0 } else { place * COLUMNS };
                         let c = &mut sums[place..place + count * COLUMNS];
-                        tile::multiply(self.isa, a, b, c, from == 0);
+                        match b {
+                            Right::Plain(b) => tile::multiply(self.isa, a, b, c, from == 0),
+                            Right::Pairs(b) => tile::dot(self.isa, bits(a), b, c, from == 0),
+                        }
                         if part.end == depth {
                             self.finish(first, panel, c);
                         }
@@ -97,6 +122,14 @@ impl Product<'_> {
                 }
             }
         });
+    }
+
+    /// Rows `depth` of a panel, as tiles read them.
+    fn right<'w>(&'w self, panel: usize, depth: Range<usize>, wide: &'w mut [f32]) -> Right<'w> {
+        match self.weight.pairs(panel, depth.clone()) {
+            Some(pairs) if self.in_pairs => Right::Pairs(pairs),
+            _ => Right::Plain(self.weight.panel(panel, depth, wide)),
+        }
     }
 
     /// Adds what belongs to the tile of sums from row `first` of `panel`, and writes it.
@@ -128,10 +161,10 @@ struct Extras<'a> {
     gated: bool,
 }
 
-vectorised!(fn finish_row(sums: &[f32], extras: Extras, out: &mut [f32]) => finish_row_inner);
+vectorised!(fn finish_row(sums: &[f32], extras: Extras, out: &mut [Slot]) => finish_row_inner);
 
 #[inline(always)]
-fn finish_row_inner<const FUSED: bool>(sums: &[f32], extras: Extras, out: &mut [f32]) {
+fn finish_row_inner<const FUSED: bool>(sums: &[f32], extras: Extras, out: &mut [Slot]) {
     let mut row = [0f32; COLUMNS];
     row.copy_from_slice(sums);
     if let Some(bias) = extras.bias {
@@ -150,5 +183,5 @@ fn finish_row_inner<const FUSED: bool>(sums: &[f32], extras: Extras, out: &mut [
             *value += add;
         }
     }
-    out.copy_from_slice(&row[..out.len()]);
+    out.write_copy_of_slice(&row[..out.len()]);
 }

@@ -25,6 +25,18 @@ pub fn with<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32
     })
 }
 
+/// The bits of numbers, to read.
+pub fn bits(values: &[f32]) -> &[u32] {
+    // SAFETY: both types are 32 bits wide, aligned alike, and have no invalid patterns.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
+}
+
+/// The bits of numbers, to write.
+pub fn bits_mut(values: &mut [f32]) -> &mut [u32] {
+    // SAFETY: as for `bits`.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
+}
+
 /// A length that keeps the next part on its own cache line.
 fn padded(length: usize) -> usize {
     length.next_multiple_of(16)

@@ -6,6 +6,8 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Weights of a product: panels of 32 columns, each `[depth, 32]`, zeros behind the last column.
+///
+/// Those in bf16 lie in pairs along the depth, the first in the lower half: an odd depth is filled up with zeros.
 #[derive(Debug, Clone)]
 pub struct Weight {
     values: Values,
@@ -17,7 +19,7 @@ pub struct Weight {
 #[derive(Debug, Clone)]
 enum Values {
     F32(Vec<f32>),
-    Bf16(Vec<bf16>),
+    Bf16(Vec<u32>),
     F16(Vec<f16>),
 }
 
@@ -69,9 +71,11 @@ impl Weight {
     /// Packs weights, in parallel. The depth of the product is `taps` times `inputs`, a tap's channels side by side.
     pub fn pack(stored: Stored, order: Order) -> Self {
         let values = match stored {
-            Stored::F32(values) => Values::F32(packed(values, order)),
-            Stored::Bf16(values) => Values::Bf16(packed(values, order)),
-            Stored::F16(values) => Values::F16(packed(values, order)),
+            Stored::F32(values) => Values::F32(packed(values, order, 1, |to, value, _| *to = value)),
+            Stored::Bf16(values) => Values::Bf16(packed(values, order, 2, |to: &mut u32, value, place| {
+                *to |= u32::from(value.to_bits()) << (16 * place);
+            })),
+            Stored::F16(values) => Values::F16(packed(values, order, 1, |to, value, _| *to = value)),
         };
         Self { values, depth: order.taps * order.inputs, outputs: order.outputs, gated: order.gated }
     }
@@ -83,12 +87,11 @@ impl Weight {
 
     /// The number of panels.
     pub fn panels(&self) -> usize {
-        let values = match &self.values {
-            Values::F32(values) => values.len(),
-            Values::Bf16(values) => values.len(),
-            Values::F16(values) => values.len(),
-        };
-        values / (self.depth * COLUMNS)
+        match &self.values {
+            Values::F32(values) => values.len() / (self.depth * COLUMNS),
+            Values::Bf16(values) => values.len() / (self.depth.div_ceil(2) * COLUMNS),
+            Values::F16(values) => values.len() / (self.depth * COLUMNS),
+        }
     }
 
     /// The width of the result: half of the outputs where half of them are gates.
@@ -101,22 +104,40 @@ impl Weight {
         self.gated
     }
 
-    /// Rows `depth` of a panel, widened into `wide`, of at least their length, if they are stored in 16 bits.
+    /// Rows `depth` of a panel as pairs of bf16, if that is what they are; `depth` begins at an even number.
+    pub fn pairs(&self, panel: usize, depth: Range<usize>) -> Option<&[u32]> {
+        let Values::Bf16(values) = &self.values else { return None };
+        let start = panel * self.depth.div_ceil(2);
+        Some(&values[(start + depth.start / 2) * COLUMNS..(start + depth.end.div_ceil(2)) * COLUMNS])
+    }
+
+    /// Whether the weights are in pairs of bf16.
+    pub fn has_pairs(&self) -> bool {
+        matches!(self.values, Values::Bf16(_))
+    }
+
+    /// Rows `depth` of a panel, widened into `wide` if they are stored in 16 bits; `depth` begins at an even number, and
+    /// `wide` has room for an even number of rows.
     pub fn panel<'a>(&'a self, panel: usize, depth: Range<usize>, wide: &'a mut [f32]) -> &'a [f32] {
         let start = panel * self.depth;
         let range = (start + depth.start) * COLUMNS..(start + depth.end) * COLUMNS;
+        let count = range.len();
         match &self.values {
             Values::F32(values) => &values[range],
-            Values::Bf16(values) => {
-                let wide = &mut wide[..range.len()];
-                for (wide, value) in wide.iter_mut().zip(&values[range]) {
-                    *wide = f32::from_bits(u32::from(value.to_bits()) << 16);
+            Values::Bf16(_) => {
+                let pairs = self.pairs(panel, depth).unwrap_or_default();
+                for (wide, pairs) in wide.chunks_exact_mut(2 * COLUMNS).zip(pairs.chunks_exact(COLUMNS)) {
+                    let (first, second) = wide.split_at_mut(COLUMNS);
+                    for ((first, second), pair) in first.iter_mut().zip(second).zip(pairs) {
+                        *first = f32::from_bits(pair << 16);
+                        *second = f32::from_bits(pair & 0xffff_0000);
+                    }
                 }
-                wide
+                &wide[..count]
             }
             Values::F16(values) => {
                 use half::slice::HalfFloatSliceExt;
-                let wide = &mut wide[..range.len()];
+                let wide = &mut wide[..count];
                 values[range].convert_to_f32_slice(wide);
                 wide
             }
@@ -124,18 +145,26 @@ impl Weight {
     }
 }
 
-fn packed<T: Copy + Default + Send + Sync>(values: &[T], order: Order) -> Vec<T> {
+/// Packs `values` into elements that take `each` rows of a panel; `put` puts one of them in its place in its element.
+fn packed<T: Copy + Send + Sync, E: Copy + Default + Send>(
+    values: &[T],
+    order: Order,
+    each: usize,
+    put: impl Fn(&mut E, T, usize) + Sync,
+) -> Vec<E> {
     let Order { inputs, taps, .. } = order;
     assert_eq!(values.len(), order.outputs * inputs * taps, "weights have the shape of their order");
-    let mut panels = vec![T::default(); order.panels() * taps * inputs * COLUMNS];
-    panels.par_chunks_mut(taps * inputs * COLUMNS).enumerate().for_each(|(panel, out)| {
+    let panel = (taps * inputs).div_ceil(each) * COLUMNS;
+    let mut panels = vec![E::default(); order.panels() * panel];
+    panels.par_chunks_mut(panel).enumerate().for_each(|(panel, out)| {
         for first in (0..inputs).step_by(CHANNELS_AT_ONCE) {
             for column in 0..COLUMNS {
                 let Some(output) = order.output(panel * COLUMNS + column) else { continue };
                 for input in first..inputs.min(first + CHANNELS_AT_ONCE) {
                     let source = &values[(output * inputs + input) * taps..][..taps];
                     for (tap, value) in source.iter().enumerate() {
-                        out[(tap * inputs + input) * COLUMNS + column] = *value;
+                        let row = tap * inputs + input;
+                        put(&mut out[row / each * COLUMNS + column], *value, row % each);
                     }
                 }
             }

@@ -15,7 +15,7 @@ const PART_COLUMNS: usize = 16;
 /// # Safety
 /// The pointers must be good for the lengths that [`super::multiply`] states, and the processor must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn multiply(rows: usize, operands: Operands) {
+pub(super) unsafe fn multiply(rows: usize, operands: Operands<f32>) {
     for column in (0..COLUMNS).step_by(PART_COLUMNS) {
         for row in (0..rows).step_by(PART_ROWS) {
             // SAFETY: the part's rows and columns lie within the tile's; the rest is the caller's promise.
@@ -42,7 +42,7 @@ pub(super) unsafe fn multiply(rows: usize, operands: Operands) {
 /// # Safety
 /// As [`multiply`], for `R` rows of a tile whose `a` has `stride` rows.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const R: usize>(stride: usize, operands: Operands) {
+unsafe fn tile<const R: usize>(stride: usize, operands: Operands<f32>) {
     let Operands { k, mut a, mut b, c, fresh } = operands;
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
     for step in 0..k {

@@ -10,7 +10,7 @@ use std::arch::x86_64::{
 /// # Safety
 /// The pointers must be good for the lengths that [`super::multiply`] states, and the processor must have AVX-512F.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn multiply(rows: usize, operands: Operands) {
+pub(super) unsafe fn multiply(rows: usize, operands: Operands<f32>) {
     // SAFETY: the caller's promise, for the number of rows that each call is made for.
     unsafe {
         match rows {
@@ -33,7 +33,7 @@ pub(super) unsafe fn multiply(rows: usize, operands: Operands) {
 /// # Safety
 /// As [`multiply`], for `R` rows.
 #[target_feature(enable = "avx512f")]
-unsafe fn tile<const R: usize>(operands: Operands) {
+unsafe fn tile<const R: usize>(operands: Operands<f32>) {
     let Operands { k, mut a, mut b, c, fresh } = operands;
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     for _ in 0..k {
