@@ -33,6 +33,8 @@ pub use activation::{Activation, silu};
 pub use attention::{Mask, attention};
 pub use combine::combine;
 pub use conv2d::{Conv2d, ConvShape, Padding};
+pub use cpu::isa::Isa;
+pub use cpu::peak::peak;
 pub use host::{activations, memory_taken, open_gpu};
 pub use linear::{GatedLinear, Linear};
 pub use linears::Linears;

@@ -200,7 +200,7 @@ fn described(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Seed, Steps};
+    use crate::request::{Guidance, Seed, Steps};
 
     fn fields(body: &str) -> Fields {
         Fields::parse(body.as_bytes()).unwrap()
@@ -209,6 +209,13 @@ mod tests {
     fn steps(body: &str) -> Result<Option<u32>> {
         let steps: Option<Steps> = fields(body).whole(&["steps", "num_inference_steps"], str::parse)?;
         Ok(steps.map(Steps::get))
+    }
+
+    #[test]
+    fn numbers_are_read_to_the_last_digit() {
+        let mut given = fields(r#"{"guidance_scale": 100.00000000000001}"#);
+        let guidance: Result<Option<Guidance>> = given.number(&["guidance_scale"], str::parse);
+        assert!(guidance.unwrap_err().message().ends_with("got 100.00000000000001"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use easel::model::cost;
 use easel::model::memory_taken;
 use easel::model::unet::{Conditioning, Unet};
 use easel::model::vae::Vae;
+use easel::ops::{Isa, peak};
 use easel::pipeline::{LoadOptions, Pipeline};
 use easel::request::{GenerateRequest, Guidance, Options, Prompt, Seed, Size, Sizes, Steps};
 use serde::Serialize;
@@ -32,6 +33,8 @@ struct Timing {
     median_s: f64,
     /// Operations a second in the quickest run, in thousand millions.
     gflops: f64,
+    /// The share of the processor's measured peak in the instructions that are used; none on a GPU.
+    of_peak: Option<f64>,
     /// The most memory that was taken so far, on a GPU all of it, elsewhere by the process, in MiB; none where the system
     /// does not tell.
     peak_mib: Option<u64>,
@@ -43,11 +46,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.curve {
         return curve(&options, args);
     }
-    let bench = Bench { checkpoint: Checkpoint::open(&options.model)?, options, args };
+    let peaks = if options.device.is_cpu() { peaks(args.json) } else { Vec::new() };
+    let bench = Bench { checkpoint: Checkpoint::open(&options.model)?, options, args, peaks };
     if !args.json {
         println!(
-            "{:<5} {:>11} {:>5} {:>5} {:>10} {:>10} {:>8} {:>9}",
-            "what", "size", "rows", "dtype", "best_s", "median_s", "gflops", "peak_mib"
+            "{:<7} {:>11} {:>5} {:>5} {:>10} {:>10} {:>8} {:>8} {:>9}",
+            "what", "size", "rows", "dtype", "best_s", "median_s", "gflops", "of_peak", "peak_mib"
         );
     }
     for part in &args.what {
@@ -59,6 +63,21 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Measures and prints the peak of each set of instructions, in operations a second.
+fn peaks(json: bool) -> Vec<(Isa, f64)> {
+    let used = Isa::current();
+    let found: Vec<_> = Isa::available().into_iter().map(|isa| (isa, peak(isa))).collect();
+    for (isa, peak) in &found {
+        let (name, gflops) = (isa.name(), peak / 1e9);
+        if json {
+            println!("{}", serde_json::json!({"peak": name, "gflops": gflops, "used": *isa == used}));
+        } else {
+            println!("peak {name:<10} {gflops:>8.1} gflops{}", if *isa == used { ", used" } else { "" });
+        }
+    }
+    found
 }
 
 /// What is timed.
@@ -95,6 +114,8 @@ struct Bench<'a> {
     checkpoint: Checkpoint,
     options: LoadOptions,
     args: &'a BenchArgs,
+    /// Operations a second of each set of instructions.
+    peaks: Vec<(Isa, f64)>,
 }
 
 impl Bench<'_> {
@@ -203,6 +224,15 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// The peak of the instructions that products with weights of `dtype` use.
+    fn peak(&self, dtype: DType) -> Option<f64> {
+        let used = match Isa::current() {
+            Isa::Avx512Bf16 if dtype != DType::BF16 => Isa::Avx512,
+            isa => isa,
+        };
+        self.peaks.iter().find(|(isa, _)| *isa == used).map(|(_, peak)| *peak)
+    }
+
     /// Runs `call` once uncounted, then as often as asked, and prints a line.
     fn time(&self, case: &Case, call: impl Fn() -> Result<()>) -> Result<()> {
         call()?;
@@ -222,6 +252,7 @@ impl Bench<'_> {
             best_s: seconds[0],
             median_s: seconds[seconds.len() / 2],
             gflops: case.work / seconds[0] / 1e9,
+            of_peak: self.peak(case.dtype).map(|peak| case.work / seconds[0] / peak),
             peak_mib: memory_taken(&self.options.device).map(|bytes| bytes >> 20).or_else(peak_mib),
         };
         self.print(&timing)
@@ -232,10 +263,11 @@ impl Bench<'_> {
             println!("{}", serde_json::to_string(timing)?);
             return Ok(());
         }
-        let Timing { what, size, rows, dtype, best_s, median_s, gflops, peak_mib } = timing;
-        let peak = peak_mib.map_or_else(|| "-".into(), |mib| mib.to_string());
+        let Timing { what, size, rows, dtype, best_s, median_s, gflops, of_peak, peak_mib } = timing;
+        let of_peak = of_peak.map_or_else(|| "-".into(), |share| format!("{:.1} %", 100.0 * share));
+        let memory = peak_mib.map_or_else(|| "-".into(), |mib| mib.to_string());
         println!(
-            "{what:<5} {size:>11} {rows:>5} {dtype:>5} {best_s:>10.4} {median_s:>10.4} {gflops:>8.1} {peak:>9}"
+            "{what:<7} {size:>11} {rows:>5} {dtype:>5} {best_s:>10.4} {median_s:>10.4} {gflops:>8.1} {of_peak:>8} {memory:>9}"
         );
         Ok(())
     }

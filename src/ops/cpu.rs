@@ -13,6 +13,7 @@ pub mod math;
 pub mod norm;
 pub mod pack;
 pub mod patches;
+pub mod peak;
 pub mod pointwise;
 pub mod product;
 pub mod scratch;

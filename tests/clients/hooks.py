@@ -1,10 +1,16 @@
 """Schemathesis hooks: a request stays what it is, but for what no schema can say and for what only takes long."""
 
+import base64
 import pathlib
+import re
 
 import schemathesis
+from schemathesis.transport.serialization import Binary
 
-PICTURE = pathlib.Path(__file__).with_name("picture.png").read_bytes()
+FILE = pathlib.Path(__file__).with_name("picture.png").read_bytes()
+# The type by which Schemathesis knows that bytes are right where the document says string.
+PICTURE = Binary(FILE)
+ADDRESS = "data:image/png;base64," + base64.b64encode(FILE).decode()
 # The cheapest value of each number, and the bounds within which it stands for the one that was generated.
 QUICK = {
     "steps": (1, 1, 1000),
@@ -12,6 +18,8 @@ QUICK = {
     "n": (1, 1, 10),
     "guidance_scale": (1, 1, 100),
     "cfg_scale": (1, 1, 100),
+    # How many layers there are to skip depends on the model; the bound is that of the largest.
+    "clip_skip": (1, 1, 12),
 }
 # A prompt may have 32,000 characters and 1,200 tokens; a schema counts characters alone. A character has up to four
 # tokens.
@@ -22,18 +30,28 @@ PROMPT_CHARACTERS = 300
 def before_call(context, case, kwargs):
     """Makes pictures of files' bytes, cuts prompts to what surely fits, and lets every picture be drawn in one step."""
     if isinstance(case.body, dict):
-        case.body = {name: tamed(name, value) for name, value in case.body.items()}
+        is_form = case.media_type == "multipart/form-data"
+        case.body = {name: tamed(name, value, is_form) for name, value in case.body.items()}
 
 
-def tamed(name, value):
-    if name in ("image", "mask") and is_file(value):
+def tamed(name, value, is_form):
+    if name in ("image", "mask") and is_form and is_file(value):
         return PICTURE
+    if name == "images" and isinstance(value, list):
+        return [tamed("mask", reference, is_form) for reference in value]
+    if name == "mask" and isinstance(value, dict) and is_picture_address(value.get("image_url")):
+        return value | {"image_url": ADDRESS}
     if name in ("prompt", "negative_prompt") and isinstance(value, str):
         return value[:PROMPT_CHARACTERS]
     if name in QUICK and isinstance(value, int | float) and not isinstance(value, bool):
         quick, least, most = QUICK[name]
         return quick if least <= value <= most else value
     return value
+
+
+def is_picture_address(value):
+    """Whether a schema takes it for a picture: base64 whatever it holds."""
+    return isinstance(value, str) and re.fullmatch(r"data:image/(png|jpeg|webp);base64,[A-Za-z0-9+/]+={0,2}", value)
 
 
 def is_file(value):

@@ -1,7 +1,12 @@
 //! Reading golden files and measuring distances.
 
 use candle_core::{DType, Device, Tensor};
-use easel::checkpoint::{Files, Folder};
+use candle_nn::VarBuilder;
+use easel::checkpoint::{Component, Files, Folder};
+use easel::model::clip::{Encoded, TextEncoder};
+use easel::model::config::{ClipConfig, UnetConfig, VaeConfig};
+use easel::model::unet::{Conditioning, Unet};
+use easel::model::vae::Vae;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -21,11 +26,16 @@ pub struct Golden {
 
 impl Golden {
     pub fn open(name: &'static str) -> Self {
-        let path = fixtures().join("tiny").join(name);
+        let path = path(name);
         let tensors = candle_core::safetensors::load(path.join("golden.safetensors"), &device())
             .expect("the golden file is read");
         let facts = Files::Disk(path.clone()).json("golden.json").expect("the settings are read");
         Self { name, facts, folder: Folder::open(&path).expect("the folder is opened"), tensors }
+    }
+
+    /// Where the model lies.
+    pub fn path(&self) -> PathBuf {
+        path(self.name)
     }
 
     pub fn tensor(&self, name: &str) -> Tensor {
@@ -64,6 +74,55 @@ pub fn device() -> Device {
 /// `bound` on the CPU; on another device, whose libraries add in orders of their own, at least 1e-3.
 pub fn bound(bound: f32) -> f32 {
     if device().is_cpu() { bound } else { bound.max(1e-3) }
+}
+
+fn path(name: &str) -> PathBuf {
+    fixtures().join("tiny").join(name)
+}
+
+fn weights(golden: &Golden, component: Component, dtype: DType) -> VarBuilder<'static> {
+    golden.folder.tensors(component, dtype, &device()).expect("the weights open")
+}
+
+/// What a text encoder makes of the ids of `text_rows`, `skipped` layers earlier than usual.
+pub fn encode(golden: &Golden, component: Component, dtype: DType, skipped: usize) -> Encoded {
+    let config: ClipConfig = golden.folder.config(component).expect("the config is read");
+    let (which, projected) = match component {
+        Component::TextEncoder => ("ids_1", false),
+        _ => ("ids_2", true),
+    };
+    let weights = weights(golden, component, dtype);
+    let encoder = TextEncoder::load(&weights, &config, projected).expect("the encoder loads");
+    let all = golden.tensor(which).to_dtype(DType::U32).and_then(|t| t.to_vec2::<u32>()).expect("ids");
+    let ids: Vec<Vec<u32>> = golden.text_rows().into_iter().map(|row| all[row].clone()).collect();
+    encoder.forward(&ids, skipped).expect("the ids encode")
+}
+
+/// The UNet's output for the inputs of `case`.
+pub fn unet(golden: &Golden, case: &str, dtype: DType) -> Tensor {
+    let config: UnetConfig = golden.folder.config(Component::Unet).expect("the config is read");
+    // Activations are f32 on the CPU, whatever the weights are.
+    let typed = |tensor: Tensor| {
+        tensor.to_dtype(if device().is_cpu() { DType::F32 } else { dtype }).expect("inputs are rounded")
+    };
+    let tensor = |name: &str| golden.tensor(&format!("{case}.{name}"));
+    let (context, pooled) = (typed(tensor("context")), typed(tensor("pooled")));
+    let width = pooled.dim(1).expect("pooled vectors are rows");
+    let unet = Unet::load(&weights(golden, Component::Unet, dtype), &config, width).expect("the UNet loads");
+    let ids = tensor("time_ids").to_vec2::<f32>().expect("time ids are rows");
+    let time_ids: Vec<[f32; 6]> = ids.into_iter().map(|row| row.try_into().expect("six ids")).collect();
+    let timesteps = golden.values(&format!("{case}.timesteps"));
+    let conditioning =
+        Conditioning { timesteps: &timesteps, context: &context, pooled: &pooled, time_ids: &time_ids };
+    let sample = typed(golden.picture(&format!("{case}.sample")));
+    unet.forward(&sample, &conditioning).expect("it runs")
+}
+
+/// The VAE, its tiles of the golden size.
+pub fn vae(golden: &Golden, dtype: DType) -> Vae {
+    let mut config: VaeConfig = golden.folder.config(Component::Vae).expect("the config is read");
+    config.sample_size = golden.tile_pixels();
+    Vae::load(&weights(golden, Component::Vae, dtype), &config).expect("the VAE loads")
 }
 
 pub fn fixtures() -> PathBuf {

@@ -1,11 +1,11 @@
 //! The product that everything heavy is made of: a tile of up to 12 rows by 32 columns.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(super) mod avx512;
 #[cfg(target_arch = "x86_64")]
-mod avx512bf16;
+pub(super) mod avx512bf16;
 mod portable;
 
 use super::isa::Isa;

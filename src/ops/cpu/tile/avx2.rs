@@ -4,6 +4,7 @@ use super::{COLUMNS, Operands};
 use std::arch::x86_64::{
     _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
+use std::hint::black_box;
 
 /// The most rows of a part.
 const PART_ROWS: usize = 6;
@@ -70,4 +71,22 @@ unsafe fn tile<const R: usize>(stride: usize, operands: Operands<f32>) {
             }
         }
     }
+}
+
+/// Adds products of ones to 12 sums in registers, `steps` times, and returns the operations of a step.
+///
+/// # Safety
+/// The processor must have the features.
+#[target_feature(enable = "avx2,fma")]
+pub(in super::super) unsafe fn burn(steps: usize) -> usize {
+    let one = black_box(_mm256_set1_ps(1.0));
+    // Opaque, or the compiler would see that all sums are the same.
+    let mut sums = black_box([_mm256_setzero_ps(); 12]);
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = _mm256_fmadd_ps(one, one, *sum);
+        }
+    }
+    black_box(sums);
+    12 * 8 * 2
 }

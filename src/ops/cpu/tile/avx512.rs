@@ -4,6 +4,7 @@ use super::{COLUMNS, Operands, ROWS};
 use std::arch::x86_64::{
     _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
+use std::hint::black_box;
 
 /// Multiplies a tile of `rows`.
 ///
@@ -59,4 +60,22 @@ unsafe fn tile<const R: usize>(operands: Operands<f32>) {
             }
         }
     }
+}
+
+/// Adds products of ones to 20 sums in registers, `steps` times, and returns the operations of a step.
+///
+/// # Safety
+/// The processor must have the features.
+#[target_feature(enable = "avx512f")]
+pub(in super::super) unsafe fn burn(steps: usize) -> usize {
+    let one = black_box(_mm512_set1_ps(1.0));
+    // Opaque, or the compiler would see that all sums are the same.
+    let mut sums = black_box([_mm512_setzero_ps(); 20]);
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(one, one, *sum);
+        }
+    }
+    black_box(sums);
+    20 * 16 * 2
 }

@@ -6,6 +6,7 @@ use std::arch::x86_64::{
     _mm512_loadu_epi32, _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
     _mm512_storeu_ps,
 };
+use std::hint::black_box;
 use std::mem::transmute;
 
 /// Multiplies a tile of `rows`.
@@ -80,4 +81,23 @@ pub(super) unsafe fn pair_up(x: &[f32], out: &mut [u32]) {
             _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), whole, transmute(values));
         }
     }
+}
+
+/// Adds products of ones to 20 sums in registers, `steps` times, and returns the operations of a step.
+///
+/// # Safety
+/// The processor must have the features.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(in super::super) unsafe fn burn(steps: usize) -> usize {
+    // SAFETY: 512 bits are 32 bf16.
+    let one = black_box(unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(0x3f80_3f80)) });
+    // Opaque, or the compiler would see that all sums are the same.
+    let mut sums = black_box([_mm512_setzero_ps(); 20]);
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, one, one);
+        }
+    }
+    black_box(sums);
+    20 * 32 * 2
 }
