@@ -35,7 +35,7 @@ pub use combine::combine;
 pub use conv2d::{Conv2d, ConvShape, Padding};
 pub use cpu::isa::Isa;
 pub use cpu::peak::peak;
-pub use host::{activations, memory_taken, open_gpu};
+pub use host::{activation_dtype, activations, memory_taken, open_gpu};
 pub use linear::{GatedLinear, Linear};
 pub use linears::Linears;
 pub use norm::{GroupNorm, LayerNorm};

@@ -33,10 +33,14 @@ pub fn memory_taken(device: &Device) -> Option<u64> {
     None
 }
 
-/// `x` in the type that activations travel in on its device: f32 on the CPU, whatever the weights are stored in;
-/// elsewhere as it is.
+/// The type that activations travel in: f32 on the CPU, whatever the weights are stored in; elsewhere as the weights.
+pub fn activation_dtype(device: &Device, weights: DType) -> DType {
+    if device.is_cpu() { DType::F32 } else { weights }
+}
+
+/// `x`, stored like the weights, in the type that activations travel in.
 pub fn activations(x: &Tensor) -> Result<Tensor> {
-    if holds(x) { Ok(x.to_dtype(DType::F32)?) } else { Ok(x.clone()) }
+    Ok(x.to_dtype(activation_dtype(x.device(), x.dtype()))?)
 }
 
 /// `x` as one run of f32.

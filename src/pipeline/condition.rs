@@ -4,6 +4,7 @@ use super::prompt::chunks::POSITIONS;
 use super::prompt::{Prompted, tokenize};
 use super::{Pipeline, TextTower};
 use crate::error::Result;
+use crate::model::activation_dtype;
 use crate::request::{GenerateRequest, Prompt};
 use candle_core::{D, DType, Device, Tensor};
 
@@ -129,9 +130,10 @@ impl Pipeline {
     fn zeros(&self, chunks: usize) -> Result<Conditioned> {
         let width = self.towers.iter().map(|tower| tower.encoder.hidden_width()).sum::<Result<usize>>()?;
         let pooled = self.towers[1].encoder.pooled_width()?;
+        let dtype = activation_dtype(&self.device, self.dtype);
         Ok(Conditioned {
-            context: Tensor::zeros((1, chunks * POSITIONS, width), self.dtype, &self.device)?,
-            pooled: Tensor::zeros((1, pooled), self.dtype, &self.device)?,
+            context: Tensor::zeros((1, chunks * POSITIONS, width), dtype, &self.device)?,
+            pooled: Tensor::zeros((1, pooled), dtype, &self.device)?,
         })
     }
 

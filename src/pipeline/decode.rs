@@ -2,6 +2,7 @@
 
 use super::{Job, Pipeline};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::activation_dtype;
 use crate::model::vae::{Posterior, Tiling};
 use crate::request::{Mask, Picture};
 use candle_core::{DType, Device, Tensor};
@@ -30,7 +31,7 @@ impl Pipeline {
     }
 
     fn decode_latents(&self, latents: &Tensor) -> Result<Picture> {
-        let latents = self.unscaled(latents)?.to_dtype(self.vae_dtype)?;
+        let latents = self.unscaled(latents)?.to_dtype(activation_dtype(&self.device, self.vae_dtype))?;
         let (_, height, width, _) = latents.dims4()?;
         let own = self.vae.tiling();
         let mut tiling = (own.is_wanted(height, width) && height * width > WHOLE_AT_MOST).then_some(own);
@@ -55,7 +56,8 @@ impl Pipeline {
 
     /// What a picture `[1, H, W, 3]` in -1..=1 may be as latents, in f32.
     pub(super) fn encode(&self, pixels: &Tensor) -> Result<Posterior> {
-        let Posterior { mean, logvar } = self.vae.encode(&pixels.to_dtype(self.vae_dtype)?)?;
+        let pixels = pixels.to_dtype(activation_dtype(&self.device, self.vae_dtype))?;
+        let Posterior { mean, logvar } = self.vae.encode(&pixels)?;
         Ok(Posterior { mean: mean.to_dtype(DType::F32)?, logvar: logvar.to_dtype(DType::F32)? })
     }
 

@@ -2,8 +2,8 @@
 
 use super::{Job, Pipeline};
 use crate::error::Result;
-use crate::model::combine;
 use crate::model::unet::Conditioning;
+use crate::model::{activation_dtype, combine};
 use crate::sampler::Scalings;
 use crate::sampler::{Eval, HISTORY};
 use candle_core::{D, DType, Tensor};
@@ -67,8 +67,8 @@ impl Pipeline {
             pooled: &Tensor::cat(&rows.pooled, 0)?,
             time_ids: &rows.time_ids,
         };
-        let outputs =
-            self.unet.forward(&inputs.to_dtype(self.dtype)?, &conditioning)?.to_dtype(DType::F32)?;
+        let inputs = inputs.to_dtype(activation_dtype(&self.device, self.dtype))?;
+        let outputs = self.unet.forward(&inputs, &conditioning)?.to_dtype(DType::F32)?;
         let mut row = 0;
         let mut next = || {
             row += 1;

@@ -5,6 +5,7 @@
 //! stays f32 (only the operands of products may be rounded, where the processor multiplies pairs of bf16). Errors are
 //! joined over the three models, because a pooled vector of one has too few numbers for its error to be more than chance.
 
+use crate::pictures::{bytes_off, pipeline, request};
 use crate::support::{Golden, MODELS, device, encode, unet, vae, values};
 use candle_core::{D, DType, Tensor};
 use easel::checkpoint::{Component, Files};
@@ -75,4 +76,20 @@ fn a_vae_in_bf16_is_no_further_off_than_torchs() {
         let decoded = vae(golden, DType::BF16).decode(&typed(golden, "vae.latents")).expect("it decodes");
         (decoded, golden.picture("vae.decoded"))
     });
+}
+
+/// Guided pictures, from prompt to pixels, are those of f32 to the eye: 2/255 in the mean.
+#[test]
+fn pictures_in_bf16_are_those_of_f32_to_the_eye() {
+    for golden in MODELS.map(Golden::open) {
+        let pipeline = pipeline(&golden, DType::BF16);
+        let cases = golden.facts["pictures"].as_array().expect("a list of pictures");
+        let guided = |case: &&Value| case["guidance"].as_f64().is_some_and(|guidance| guidance > 1.0);
+        for case in cases.iter().filter(guided).take(2) {
+            let name = case["name"].as_str().expect("a case has a name");
+            let (mean, _) = bytes_off(&golden, &pipeline, &request(&golden, &pipeline, case), name);
+            println!("{name} of {}: {mean:.2} of 255", golden.name);
+            assert!(mean < 2.0 && mean > 0.0, "{name} of {}: off by {mean} in the mean", golden.name);
+        }
+    }
 }

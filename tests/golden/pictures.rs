@@ -19,9 +19,9 @@ const LOOSER: [(&str, &str, f32); 2] = [("b", "euler_trailing", 2e-3), ("b", "dd
 
 const TOLERANCE: f32 = 1e-3;
 
-fn pipeline(golden: &Golden) -> Pipeline {
+pub fn pipeline(golden: &Golden, dtype: DType) -> Pipeline {
     let model = golden.folder.files().to_string();
-    Pipeline::load(&LoadOptions { model, device: device(), dtype: DType::F32, sizes: Some(Sizes::ANY) })
+    Pipeline::load(&LoadOptions { model, device: device(), dtype, sizes: Some(Sizes::ANY) })
         .expect("the model loads")
 }
 
@@ -37,7 +37,7 @@ fn number(case: &Value, field: &str) -> f64 {
     case[field].as_f64().unwrap_or_else(|| panic!("{field} is no number in {case}"))
 }
 
-fn request(golden: &Golden, pipeline: &Pipeline, case: &Value) -> GenerateRequest {
+pub fn request(golden: &Golden, pipeline: &Pipeline, case: &Value) -> GenerateRequest {
     let (width, height) = (whole(case, "width") as u32, whole(case, "height") as u32);
     let input = |kind: &str| {
         let tensor = golden.tensor(&format!("input.{width}x{height}.{kind}"));
@@ -77,6 +77,22 @@ fn latents(pipeline: &Pipeline, request: &GenerateRequest, k: u32) -> Tensor {
     pipeline.latents(&job).permute((0, 3, 1, 2)).and_then(|t| t.contiguous()).expect("four axes")
 }
 
+/// How far the bytes of the pictures of case `name` are off: in the mean, and at most.
+pub fn bytes_off(golden: &Golden, pipeline: &Pipeline, request: &GenerateRequest, name: &str) -> (f64, u32) {
+    let got: Vec<u8> = pipeline
+        .generate(request, |_| std::ops::ControlFlow::Continue(()))
+        .expect("it draws")
+        .iter()
+        .flat_map(|picture| picture.as_bytes().to_vec())
+        .collect();
+    let want: Vec<u8> =
+        golden.tensor(&format!("picture.{name}.rgb")).flatten_all().and_then(|t| t.to_vec1()).expect("bytes");
+    assert_eq!(got.len(), want.len(), "{name} of {}: another size", golden.name);
+    let off: Vec<u32> = got.iter().zip(&want).map(|(a, b)| u32::from(a.abs_diff(*b))).collect();
+    let mean = f64::from(off.iter().sum::<u32>()) / off.len() as f64;
+    (mean, off.iter().max().copied().unwrap_or(0))
+}
+
 fn compare(golden: &Golden, pipeline: &Pipeline, case: &Value) {
     let name = text(case, "name");
     let what = format!("{} of {}", name, golden.name);
@@ -88,24 +104,13 @@ fn compare(golden: &Golden, pipeline: &Pipeline, case: &Value) {
         let want = want.narrow(0, k as usize, 1).expect("a picture for each image");
         assert_close(&what, &latents(pipeline, &request, k), &want, tolerance);
     }
-    let got: Vec<u8> = pipeline
-        .generate(&request, |_| std::ops::ControlFlow::Continue(()))
-        .expect("it draws")
-        .iter()
-        .flat_map(|picture| picture.as_bytes().to_vec())
-        .collect();
-    let want: Vec<u8> =
-        golden.tensor(&format!("picture.{name}.rgb")).flatten_all().and_then(|t| t.to_vec1()).expect("bytes");
-    assert_eq!(got.len(), want.len(), "{what}: another size");
-    let off: Vec<u32> = got.iter().zip(&want).map(|(a, b)| u32::from(a.abs_diff(*b))).collect();
-    let mean = f64::from(off.iter().sum::<u32>()) / off.len() as f64;
-    let most = off.iter().max().copied().unwrap_or(0);
+    let (mean, most) = bytes_off(golden, pipeline, &request, name);
     assert!(most <= 1 && mean < 0.1, "{what}: a byte is off by {most}, the mean by {mean}");
 }
 
 fn compare_all(model: &'static str) {
     let golden = Golden::open(model);
-    let pipeline = pipeline(&golden);
+    let pipeline = pipeline(&golden, DType::F32);
     let cases = golden.facts["pictures"].as_array().expect("a list of pictures");
     let failures: Vec<String> = cases
         .iter()
