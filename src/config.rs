@@ -192,7 +192,7 @@ pub struct GenerateArgs {
     /// A picture to start from
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
-    /// How much to change that picture, above 0 and up to 1
+    /// How much to change that picture, from 0.001 to 1
     #[arg(long, value_name = "X")]
     pub strength: Option<String>,
     /// The part of the picture to draw anew: white, or transparent

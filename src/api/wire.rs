@@ -47,7 +47,7 @@ pub(super) enum Kind {
     Number(f64, f64),
     /// 0, or a number from 1 to a bound.
     Guidance,
-    /// A number above 0 and up to 1.
+    /// A number from 0.001 to 1.
     Share,
     /// True or false.
     Flag,
@@ -262,7 +262,7 @@ mod tests {
             Kind::Whole(least, most) => format!("a whole number, {least} to {most}"),
             Kind::Number(least, most) => format!("a number, {least} to {most}"),
             Kind::Guidance => "0, or a number from 1 to 100".into(),
-            Kind::Share => "a number above 0, up to 1".into(),
+            Kind::Share => "a number from 0.001 to 1".into(),
             Kind::Flag => "`true`, `false`".into(),
             Kind::File => "a file".into(),
             Kind::Reference => "`{\"image_url\": ...}`".into(),

@@ -258,8 +258,9 @@ macro_rules! fraction {
 }
 
 fraction!(
-    /// How much of the schedule runs on a given picture: near 0 keeps it, 1 forgets it.
-    Strength, "strength", "above 0 and up to 1", |value| value > 0.0 && value <= 1.0
+    /// How much of the schedule runs on a given picture: near 0 keeps it, 1 forgets it. Less than 0.001 would leave no step
+    /// of the most steps there are.
+    Strength, "strength", "from 0.001 to 1", |value| (0.001..=1.0).contains(&value)
 );
 fraction!(
     /// Guidance rescale (Lin et al. 2023, section 3.4): 0, the default, leaves the guided prediction as it is.

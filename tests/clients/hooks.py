@@ -18,6 +18,8 @@ QUICK = {
     "n": (1, 1, 10),
     "guidance_scale": (1, 1, 100),
     "cfg_scale": (1, 1, 100),
+    # Less strength needs more steps.
+    "strength": (1, 0.001, 1),
     # How many layers there are to skip depends on the model; the bound is that of the largest.
     "clip_skip": (1, 1, 12),
 }

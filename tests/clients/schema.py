@@ -34,7 +34,7 @@ def main():
             command = [
                 pathlib.Path(sys.executable).with_name("schemathesis"), "run", f"{server.address}/openapi.json",
                 "--checks", "all", "--max-examples", str(arguments.examples), "--seed", str(arguments.seed),
-                "--request-timeout", "60", "--continue-on-failure", *more,
+                "--request-timeout", "60", "--max-response-time", "60", "--continue-on-failure", *more,
             ]
             status = subprocess.run(command, cwd=work, env=environment).returncode
     sys.exit(status)

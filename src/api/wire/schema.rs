@@ -95,8 +95,9 @@ fn property(field: &Field) -> Schema {
         |kind: Type| ObjectBuilder::new().schema_type(nullable(field, kind)).description(about.clone());
     match field.kind {
         Kind::Text(most) => {
-            let least = (field.fate == Fate::Required).then_some(1);
-            object(Type::String).min_length(least).max_length(Some(most)).into()
+            // What is required is more than blanks.
+            let some = (field.fate == Fate::Required).then_some(r"\S");
+            object(Type::String).pattern(some).max_length(Some(most)).into()
         }
         Kind::Words => object(Type::String).into(),
         Kind::Choice(words) => choice(field, object(Type::String), words),
@@ -105,7 +106,7 @@ fn property(field: &Field) -> Schema {
         Kind::Size => object(Type::String).pattern(Some(SIZE.replace("S?", SIDE))).into(),
         Kind::Whole(least, most) => object(Type::Integer).minimum(Some(least)).maximum(Some(most)).into(),
         Kind::Number(least, most) => object(Type::Number).minimum(Some(least)).maximum(Some(most)).into(),
-        Kind::Share => object(Type::Number).exclusive_minimum(Some(0.0)).maximum(Some(1.0)).into(),
+        Kind::Share => object(Type::Number).minimum(Some(0.001)).maximum(Some(1.0)).into(),
         Kind::Guidance => guidance(about),
         Kind::Flag => object(Type::Boolean).into(),
         Kind::File => {
