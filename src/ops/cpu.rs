@@ -9,6 +9,7 @@
 
 pub mod attention;
 pub mod isa;
+pub mod lines;
 pub mod math;
 pub mod norm;
 pub mod pack;

@@ -8,7 +8,7 @@ use super::math::exp2;
 use super::pack::transpose;
 use super::scratch;
 use super::shared::{Shared, Slot, filled};
-use super::tile::{self, COLUMNS as QUERIES, ROWS};
+use super::tile::{self, COLUMNS as QUERIES, ROWS, Run};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -155,17 +155,10 @@ impl Heads<'_> {
         let Sizes { keys, width, .. } = self.sizes;
         for (tile, scores) in scores.chunks_mut(ROWS * QUERIES).enumerate() {
             let first = chunk.start + tile * ROWS;
-            // A tile may hold more keys than are seen; its stride is what was packed.
+            // A tile may hold more keys than are seen; its rows are what was packed.
             let packed = ROWS.min(keys - first);
             let a = &self.keys[(pair * keys + first) * width..][..packed * width];
-            let count = scores.len() / QUERIES;
-            if count == packed {
-                tile::multiply(self.isa, a, q, scores, true);
-            } else {
-                let mut whole = [0f32; ROWS * QUERIES];
-                tile::multiply(self.isa, a, q, &mut whole[..packed * QUERIES], true);
-                scores.copy_from_slice(&whole[..count * QUERIES]);
-            }
+            tile::multiply(self.isa, &[Run::of_columns(a, packed)], q, scores, true);
         }
     }
 
@@ -176,7 +169,7 @@ impl Heads<'_> {
             let count = mixed.len() / QUERIES;
             let start = pair * keys * width + tile * ROWS * keys;
             let a = &self.values[start + chunk.start * count..start + chunk.end * count];
-            tile::multiply(self.isa, a, weights, mixed, chunk.start == 0);
+            tile::multiply(self.isa, &[Run::of_columns(a, count)], weights, mixed, chunk.start == 0);
         }
     }
 

@@ -72,30 +72,6 @@ impl Isa {
     }
 }
 
-/// For tests: what [`Isa::current`] says on one thread.
-#[cfg(test)]
-pub mod forced {
-    use super::Isa;
-    use std::cell::Cell;
-
-    thread_local! {
-        static FORCED: Cell<Option<Isa>> = const { Cell::new(None) };
-    }
-
-    pub fn get() -> Option<Isa> {
-        FORCED.get()
-    }
-
-    /// Runs `work` with each set of instructions that the processor has.
-    pub fn each(mut work: impl FnMut(Isa)) {
-        for isa in Isa::available() {
-            FORCED.set(Some(isa));
-            work(isa);
-        }
-        FORCED.set(None);
-    }
-}
-
 /// Whether AMD made the processor.
 #[cfg(target_arch = "x86_64")]
 fn is_amd() -> bool {
@@ -135,3 +111,27 @@ macro_rules! vectorised {
     };
 }
 pub(super) use vectorised;
+
+/// For tests: what [`Isa::current`] says on one thread.
+#[cfg(test)]
+pub mod forced {
+    use super::Isa;
+    use std::cell::Cell;
+
+    thread_local! {
+        static FORCED: Cell<Option<Isa>> = const { Cell::new(None) };
+    }
+
+    pub fn get() -> Option<Isa> {
+        FORCED.get()
+    }
+
+    /// Runs `work` with each set of instructions that the processor has.
+    pub fn each(mut work: impl FnMut(Isa)) {
+        for isa in Isa::available() {
+            FORCED.set(Some(isa));
+            work(isa);
+        }
+        FORCED.set(None);
+    }
+}

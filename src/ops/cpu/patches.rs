@@ -1,9 +1,6 @@
-//! The rows of a matrix product that a convolution reads from its picture, never written out whole.
+//! The rows of a matrix product that a convolution reads from its picture, never written out.
 
-use super::isa::Isa;
-use super::pack::transpose;
-use super::scratch::bits_mut;
-use super::tile::{ROWS, pair_up};
+use super::tile::{ROWS, Run};
 use std::ops::Range;
 
 /// How a convolution walks over a picture. A matrix is a picture of 1 x 1 taps.
@@ -54,83 +51,25 @@ impl Walk {
 
 /// The left operand of a product: a row for each pixel of the result, a column for each tap and channel.
 #[derive(Debug, Clone, Copy)]
-pub struct Patches<'a> {
+pub struct Patches<'a, T> {
     /// Pictures `[B, H, W, C]`.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Their channels.
     pub channels: usize,
     /// The pixels that each row reads.
     pub walk: Walk,
 }
 
-impl Patches<'_> {
+impl<'a, T> Patches<'a, T> {
     /// The number of columns.
     pub fn depth(&self) -> usize {
         self.walk.kernel * self.walk.kernel * self.channels
     }
 
-    /// Writes `rows`, in tiles of up to [`ROWS`], each as `[depth, rows of the tile]` for the `depth` given.
+    /// Adds the runs of up to [`ROWS`] `rows` over the `depth` given: one for each tap.
     ///
-    /// `zeros` are at least as many as there are channels.
-    pub fn pack(&self, rows: Range<usize>, depth: Range<usize>, zeros: &[f32], out: &mut [f32]) {
-        let mut tiles = out;
-        for first in rows.clone().step_by(ROWS) {
-            let count = ROWS.min(rows.end - first);
-            let (tile, rest) = tiles.split_at_mut(count * depth.len());
-            self.pack_tile(first..first + count, &depth, zeros, tile);
-            tiles = rest;
-        }
-    }
-
-    fn pack_tile(&self, rows: Range<usize>, depth: &Range<usize>, zeros: &[f32], out: &mut [f32]) {
-        let count = rows.len();
-        self.runs(rows, depth, zeros, |at, sources| transpose(sources, &mut out[at * count..], count));
-    }
-
-    /// Whether two neighbours of the depth always lie side by side, as [`Patches::pack_pairs`] needs them.
-    pub fn has_pairs(&self) -> bool {
-        self.channels.is_multiple_of(2)
-    }
-
-    /// [`Patches::pack`] in pairs of bf16, each tile as `[depth / 2, rows of the tile]`; `depth` begins at an even number.
-    ///
-    /// `halves` has room for [`ROWS`] rows of half the channels.
-    pub fn pack_pairs(
-        &self,
-        isa: Isa,
-        (rows, depth): (Range<usize>, Range<usize>),
-        (zeros, halves): (&[f32], &mut [f32]),
-        out: &mut [f32],
-    ) {
-        let mut tiles = out;
-        for first in rows.clone().step_by(ROWS) {
-            let count = ROWS.min(rows.end - first);
-            let (tile, rest) = tiles.split_at_mut(count * depth.len() / 2);
-            self.runs(first..first + count, &depth, zeros, |at, sources| {
-                let half = sources[0].len() / 2;
-                for (source, half) in sources.iter().zip(halves.chunks_exact_mut(half)) {
-                    pair_up(isa, source, bits_mut(half));
-                }
-                let mut rounded = [&halves[..0]; ROWS];
-                for (rounded, half) in rounded.iter_mut().zip(halves.chunks_exact(half)) {
-                    *rounded = half;
-                }
-                transpose(&rounded[..count], &mut tile[at / 2 * count..], count);
-            });
-            tiles = rest;
-        }
-    }
-
-    /// Calls `take` with each stretch of the depth whose numbers lie side by side: how far it is behind the beginning,
-    /// and the numbers of each of the `rows`.
-    fn runs(
-        &self,
-        rows: Range<usize>,
-        depth: &Range<usize>,
-        zeros: &[f32],
-        mut take: impl FnMut(usize, &[&[f32]]),
-    ) {
-        let count = rows.len();
+    /// `zeros`, at least as many as there are channels, are what the padding holds.
+    pub fn runs(&self, rows: Range<usize>, depth: &Range<usize>, zeros: &'a [T], out: &mut Vec<Run<'a, T>>) {
         let mut at = depth.start;
         while at < depth.end {
             let (tap, channel) = (at / self.channels, at % self.channels);
@@ -141,7 +80,7 @@ impl Patches<'_> {
                     *source = &self.data[pixel * self.channels + channel..][..length];
                 }
             }
-            take(at - depth.start, &sources[..count]);
+            out.push(Run::of_rows(&sources[..rows.len()]));
             at += length;
         }
     }

@@ -1,7 +1,7 @@
 //! The most that this machine's cores can do: what kernels are held against.
 
 use super::isa::Isa;
-use super::tile::{self, COLUMNS};
+use super::tile::{self, COLUMNS, Run};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ fn portable() -> f64 {
     let (a, b, mut c) = ([1f32; 4 * DEPTH], [1f32; COLUMNS * DEPTH], [0f32; 4 * COLUMNS]);
     let calls = STEPS / DEPTH;
     for _ in 0..calls {
-        tile::multiply(Isa::Portable, black_box(&a), black_box(&b), &mut c, true);
+        tile::multiply(Isa::Portable, &[Run::of_columns(black_box(&a), 4)], black_box(&b), &mut c, true);
     }
     black_box(c);
     (calls * DEPTH * 4 * COLUMNS * 2) as f64

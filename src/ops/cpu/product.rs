@@ -5,19 +5,22 @@ use super::math::gelu;
 use super::patches::Patches;
 use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
-use super::tile::{self, COLUMNS, ROWS};
+use super::tile::{self, COLUMNS, ROWS, Run};
 use super::weight::Weight;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// The most depth summed in registers: with it a panel stays in the second-level cache, a tile's rows in the first.
+/// The most depth summed in registers: with it a panel stays in the second-level cache.
 const DEPTH: usize = 768;
-/// The most rows packed at once, so that they stay in the second-level cache.
+/// The most rows that a task computes: what they read stays in the second-level cache, and a panel is widened once for
+/// all of them.
 const BLOCK_ROWS: usize = 22 * ROWS;
-/// Panels that one task computes: enough to pay for packing its rows, few enough to share out.
+/// Panels that one task computes: enough to pay for finding its rows, few enough to share out.
 const CHUNK: Range<usize> = 5..20;
 /// Tasks for each thread, where there is enough to do, so that threads end together.
 const TASKS: usize = 4;
+/// Numbers that are rounded to pairs at once.
+const ROUNDED: usize = 1 << 14;
 
 /// What is added to a product.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,22 +35,98 @@ pub struct Finish<'a> {
 
 /// `patches * weight + finish`: `[rows, width]`. Where the weight is gated, values times the exact GELU of their gates.
 ///
+/// With [`Isa::Avx512Bf16`] and weights in bf16, the patches are rounded to bf16 on their way in, and nowhere else.
+///
 /// # Panics
 /// If the operands do not fit together.
-pub fn multiply(isa: Isa, patches: &Patches, weight: &Weight, finish: Finish, rows: usize) -> Vec<f32> {
+pub fn multiply(isa: Isa, patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) -> Vec<f32> {
     let width = weight.width();
     assert_eq!(patches.depth(), weight.depth(), "depths differ");
     assert!(finish.add.is_none_or(|add| add.len() == rows * width), "a number is added to each element");
     let biases = weight.panels() * COLUMNS * rows.div_ceil(finish.bias_rows.max(1));
     assert!(finish.bias.is_none_or(|bias| bias.len() == biases), "each group of rows has its bias");
-    let in_pairs = isa == Isa::Avx512Bf16 && weight.has_pairs() && patches.has_pairs();
-    let write = |out: &mut [Slot]| {
-        let product = Product { isa, patches, weight, finish, in_pairs, out: Shared::new(out) };
-        let tasks = tasks(rows, weight.panels());
-        tasks.into_par_iter().for_each(|(rows, panels)| product.task(&rows, panels));
+    let Patches { data, channels, walk } = *patches;
+    if isa == Isa::Avx512Bf16 && weight.has_pairs() && channels.is_multiple_of(2) {
+        let pairs = pairs(isa, data);
+        let patches = Patches { data: &pairs, channels: channels / 2, walk };
+        return Product { isa, patches, weight, finish }.compute(rows);
+    }
+    Product { isa, patches: *patches, weight, finish }.compute(rows)
+}
+
+/// All of `data` as pairs of bf16.
+fn pairs(isa: Isa, data: &[f32]) -> Vec<u32> {
+    let write = |out: &mut [Slot<u32>]| {
+        let chunks = out.par_chunks_mut(ROUNDED / 2).zip(data.par_chunks(ROUNDED));
+        chunks.for_each(|(out, data)| tile::pair_up(isa, data, out));
     };
-    // SAFETY: the tasks make up all rows and all panels, and the panels all columns.
-    unsafe { filled(rows * width, write) }
+    // SAFETY: every number is rounded, two of them into each pair.
+    unsafe { filled(data.len().div_ceil(2), write) }
+}
+
+/// What the operands of a product consist of: f32, or pairs of bf16 that each are two steps of the depth.
+trait Element: Copy + Sync {
+    /// Steps of the depth in an element.
+    const STEPS: usize;
+
+    /// Elements `depth` of a panel, for which `wide` has room.
+    fn panel<'a>(
+        isa: Isa,
+        weight: &'a Weight,
+        panel: usize,
+        depth: Range<usize>,
+        wide: &'a mut [f32],
+    ) -> &'a [Self];
+
+    /// Zeros of this type.
+    fn zeros(zeros: &[f32]) -> &[Self];
+
+    /// Multiplies a tile.
+    fn multiply(isa: Isa, a: &[Run<Self>], b: &[Self], c: &mut [f32], fresh: bool);
+}
+
+impl Element for f32 {
+    const STEPS: usize = 1;
+
+    fn panel<'a>(
+        isa: Isa,
+        weight: &'a Weight,
+        panel: usize,
+        depth: Range<usize>,
+        wide: &'a mut [f32],
+    ) -> &'a [f32] {
+        weight.panel(isa, panel, depth, wide)
+    }
+
+    fn zeros(zeros: &[f32]) -> &[f32] {
+        zeros
+    }
+
+    fn multiply(isa: Isa, a: &[Run<f32>], b: &[f32], c: &mut [f32], fresh: bool) {
+        tile::multiply(isa, a, b, c, fresh);
+    }
+}
+
+impl Element for u32 {
+    const STEPS: usize = 2;
+
+    fn panel<'a>(
+        _: Isa,
+        weight: &'a Weight,
+        panel: usize,
+        depth: Range<usize>,
+        _: &'a mut [f32],
+    ) -> &'a [u32] {
+        weight.pairs(panel, 2 * depth.start..2 * depth.end).expect("the weight is in pairs")
+    }
+
+    fn zeros(zeros: &[f32]) -> &[u32] {
+        bits(zeros)
+    }
+
+    fn multiply(isa: Isa, a: &[Run<u32>], b: &[u32], c: &mut [f32], fresh: bool) {
+        tile::dot(isa, a, b, c, fresh);
+    }
 }
 
 /// Rows and panels of each task.
@@ -63,60 +142,48 @@ fn tasks(rows: usize, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
         .collect()
 }
 
-struct Product<'a> {
+struct Product<'a, T> {
     isa: Isa,
-    patches: &'a Patches<'a>,
+    patches: Patches<'a, T>,
     weight: &'a Weight,
     finish: Finish<'a>,
-    /// Whether both operands are multiplied as pairs of bf16: then activations are rounded to it, on their way into the
-    /// product and nowhere else.
-    in_pairs: bool,
-    out: Shared<'a>,
 }
 
-/// The right operand of a tile.
-#[derive(Clone, Copy)]
-enum Right<'a> {
-    Plain(&'a [f32]),
-    Pairs(&'a [u32]),
-}
+impl<T: Element> Product<'_, T> {
+    fn compute(&self, rows: usize) -> Vec<f32> {
+        let write = |out: &mut [Slot]| {
+            let out = Shared::new(out);
+            let tasks = tasks(rows, self.weight.panels());
+            tasks.into_par_iter().for_each(|(rows, panels)| self.task(&rows, panels, out));
+        };
+        // SAFETY: the tasks make up all rows and all panels, and the panels all columns.
+        unsafe { filled(rows * self.weight.width(), write) }
+    }
 
-impl Product<'_> {
-    fn task(&self, rows: &Range<usize>, panels: Range<usize>) {
-        let depth = self.weight.depth();
-        let parts = depth.div_ceil(DEPTH).max(1);
-        // Even, for pairs.
+    fn task(&self, rows: &Range<usize>, panels: Range<usize>, out: Shared) {
+        let depth = self.patches.depth();
+        let parts = (T::STEPS * depth).div_ceil(DEPTH).max(1);
+        // Even, because weights may come in pairs.
         let step = depth.div_ceil(parts).max(1).next_multiple_of(2);
         let parts = depth.div_ceil(step).max(1);
         // Sums wait between two parts of the depth; with one part, each tile is done with at once.
         let waiting = if parts == 1 { COLUMNS * ROWS } else { rows.len() * panels.len() * COLUMNS };
-        let channels = self.patches.channels;
-        let lengths = [rows.len() * step, step * COLUMNS, waiting, channels, ROWS * channels / 2];
-        scratch::with(lengths, |[packed, wide, sums, zeros, halves]| {
+        let wide = if T::STEPS == 1 { step * COLUMNS } else { 0 };
+        scratch::with([wide, waiting, self.patches.channels], |[wide, sums, zeros]| {
             zeros.fill(0.0);
             for from in (0..depth).step_by(step) {
                 let part = from..depth.min(from + step);
-                if self.in_pairs {
-                    let tiles = (rows.clone(), part.clone());
-                    self.patches.pack_pairs(self.isa, tiles, (zeros, halves), packed);
-                } else {
-                    self.patches.pack(rows.clone(), part.clone(), zeros, packed);
-                }
-                let steps = if self.in_pairs { part.len() / 2 } else { part.len() };
+                let tiles = self.tiles(rows, &part, T::zeros(zeros));
                 for panel in panels.clone() {
-                    let b = self.right(panel, part.clone(), wide);
-                    for first in rows.clone().step_by(ROWS) {
+                    let b = T::panel(self.isa, self.weight, panel, part.clone(), wide);
+                    for (first, runs) in &tiles {
                         let count = ROWS.min(rows.end - first);
-                        let a = &packed[(first - rows.start) * steps..][..count * steps];
                         let place = (panel - panels.start) * rows.len() + first - rows.start;
                         let place = if parts == 1 { 0 } else { place * COLUMNS };
                         let c = &mut sums[place..place + count * COLUMNS];
-                        match b {
-                            Right::Plain(b) => tile::multiply(self.isa, a, b, c, from == 0),
-                            Right::Pairs(b) => tile::dot(self.isa, bits(a), b, c, from == 0),
-                        }
+                        T::multiply(self.isa, runs, b, c, from == 0);
                         if part.end == depth {
-                            self.finish(first, panel, c);
+                            self.finish(*first, panel, c, out);
                         }
                     }
                 }
@@ -124,16 +191,23 @@ impl Product<'_> {
         });
     }
 
-    /// Rows `depth` of a panel, as tiles read them.
-    fn right<'w>(&'w self, panel: usize, depth: Range<usize>, wide: &'w mut [f32]) -> Right<'w> {
-        match self.weight.pairs(panel, depth.clone()) {
-            Some(pairs) if self.in_pairs => Right::Pairs(pairs),
-            _ => Right::Plain(self.weight.panel(panel, depth, wide)),
-        }
+    /// The first row of each tile of `rows`, and its runs over `depth`.
+    fn tiles<'z>(
+        &'z self,
+        rows: &Range<usize>,
+        depth: &Range<usize>,
+        zeros: &'z [T],
+    ) -> Vec<(usize, Vec<Run<'z, T>>)> {
+        let tile = |first: usize| {
+            let mut runs = Vec::with_capacity(depth.len() / self.patches.channels + 2);
+            self.patches.runs(first..rows.end.min(first + ROWS), depth, zeros, &mut runs);
+            (first, runs)
+        };
+        rows.clone().step_by(ROWS).map(tile).collect()
     }
 
     /// Adds what belongs to the tile of sums from row `first` of `panel`, and writes it.
-    fn finish(&self, first: usize, panel: usize, sums: &[f32]) {
+    fn finish(&self, first: usize, panel: usize, sums: &[f32], out: Shared) {
         let width = self.weight.width();
         let step = if self.weight.is_gated() { COLUMNS / 2 } else { COLUMNS };
         let column = panel * step;
@@ -147,7 +221,7 @@ impl Product<'_> {
             });
             let add = self.finish.add.map(|add| &add[at..at + count]);
             // SAFETY: each task has its own rows and panels, hence its own elements.
-            let out = unsafe { self.out.part(at, count) };
+            let out = unsafe { out.part(at, count) };
             finish_row(self.isa, sums, Extras { bias, add, gated: self.weight.is_gated() }, out);
         }
     }

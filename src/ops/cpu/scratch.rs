@@ -1,12 +1,14 @@
 //! Memory that a thread keeps from one kernel to the next.
 
+use super::lines::Lines;
 use std::cell::RefCell;
 
 thread_local! {
-    static KEPT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Lines<f32>> = RefCell::new(Lines::zeros(0));
 }
 
-/// Gives `work` `lengths` numbers each, with whatever the thread's last work left in them.
+/// Gives `work` `lengths` numbers each, from the beginning of a cache line, with whatever the thread's last work left in
+/// them.
 ///
 /// `work` must not wait for other tasks of the pool, which might ask for the same memory.
 pub fn with<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32]; N]) -> R) -> R {
@@ -14,7 +16,7 @@ pub fn with<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32
         let mut kept = kept.borrow_mut();
         let whole: usize = lengths.iter().map(|length| padded(*length)).sum();
         if kept.len() < whole {
-            kept.resize(whole, 0.0);
+            *kept = Lines::zeros(whole);
         }
         let mut rest = &mut kept[..];
         work(lengths.map(|length| {
@@ -29,12 +31,6 @@ pub fn with<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32
 pub fn bits(values: &[f32]) -> &[u32] {
     // SAFETY: both types are 32 bits wide, aligned alike, and have no invalid patterns.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
-}
-
-/// The bits of numbers, to write.
-pub fn bits_mut(values: &mut [f32]) -> &mut [u32] {
-    // SAFETY: as for `bits`.
-    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
 }
 
 /// A length that keeps the next part on its own cache line.

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 /// An element of an output before it is written.
-pub type Slot = MaybeUninit<f32>;
+pub type Slot<T = f32> = MaybeUninit<T>;
 
 /// A slice that tasks write disjoint parts of.
 #[derive(Clone, Copy)]
@@ -44,7 +44,7 @@ impl<'a> Shared<'a> {
 ///
 /// # Safety
 /// `write` must write every element.
-pub unsafe fn filled(length: usize, write: impl FnOnce(&mut [Slot])) -> Vec<f32> {
+pub unsafe fn filled<T>(length: usize, write: impl FnOnce(&mut [Slot<T>])) -> Vec<T> {
     let mut values = Vec::with_capacity(length);
     write(&mut values.spare_capacity_mut()[..length]);
     // SAFETY: the capacity is `length` at least, and by the caller's promise that many elements were written.

@@ -9,52 +9,102 @@ pub(super) mod avx512bf16;
 mod portable;
 
 use super::isa::Isa;
+use super::shared::Slot;
+use std::marker::PhantomData;
 
 /// The most rows of a tile.
 pub const ROWS: usize = 12;
 /// The columns of a tile.
 pub const COLUMNS: usize = 32;
 
-/// `c = a^T b`, or `c += a^T b` unless `fresh`, over the depth `k` of `a` `[k, rows]` and `b` `[k, 32]`; `c` is
+/// A stretch of the depth in the left operand: for each row of a tile, where its numbers lie.
+///
+/// They are read from where they are: no row is copied or transposed before it is multiplied.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a, T> {
+    starts: [*const T; ROWS],
+    /// From a row's number to its next.
+    step: usize,
+    length: usize,
+    rows: usize,
+    owner: PhantomData<&'a [T]>,
+}
+
+impl<'a, T> Run<'a, T> {
+    /// Up to [`ROWS`] rows of one length, each contiguous.
+    ///
+    /// # Panics
+    /// If there are none or too many, or their lengths differ.
+    pub fn of_rows(rows: &[&'a [T]]) -> Self {
+        let length = rows[0].len();
+        assert!(rows.len() <= ROWS && rows.iter().all(|row| row.len() == length), "rows have one length");
+        let mut starts = [rows[0].as_ptr(); ROWS];
+        for (start, row) in starts.iter_mut().zip(rows) {
+            *start = row.as_ptr();
+        }
+        Self { starts, step: 1, length, rows: rows.len(), owner: PhantomData }
+    }
+
+    /// `rows` rows that lie side by side: `values` is `[length, rows]`.
+    ///
+    /// # Panics
+    /// If there are none or too many, or they do not fill `values`.
+    pub fn of_columns(values: &'a [T], rows: usize) -> Self {
+        assert!(
+            (1..=ROWS).contains(&rows) && values.len().is_multiple_of(rows),
+            "whole columns of up to {ROWS} rows"
+        );
+        let length = values.len() / rows;
+        // A last row's start lies within `values` unless there is nothing to read.
+        let starts = std::array::from_fn(|row| values.as_ptr().wrapping_add(row.min(rows - 1)));
+        Self { starts, step: rows, length, rows, owner: PhantomData }
+    }
+}
+
+/// `c = a^T b`, or `c += a^T b` unless `fresh`, over the depth `k` of all runs of `a` together and of `b` `[k, 32]`; `c` is
 /// `[rows, 32]` with at most [`ROWS`] rows.
 ///
-/// Each element is one chain of multiply-adds along `k` from zero, to which the old `c` is added last.
+/// In each run an element is one chain of multiply-adds from zero; runs are added to `c` one after the other.
 ///
 /// # Panics
 /// If the lengths do not fit together.
-pub fn multiply(isa: Isa, a: &[f32], b: &[f32], c: &mut [f32], fresh: bool) {
-    let (k, rows) = (b.len() / COLUMNS, c.len() / COLUMNS);
-    assert!((1..=ROWS).contains(&rows), "a tile has 1 to {ROWS} rows");
-    assert_eq!((b.len(), c.len(), a.len()), (k * COLUMNS, rows * COLUMNS, k * rows), "operands do not fit");
-    let operands = Operands { k, a: a.as_ptr(), b: b.as_ptr(), c: c.as_mut_ptr(), fresh };
+pub fn multiply(isa: Isa, a: &[Run<f32>], b: &[f32], c: &mut [f32], fresh: bool) {
+    let rows = checked(a, b, c);
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the lengths were checked above, the features by `Isa::available`.
-        Isa::Avx512Bf16 | Isa::Avx512 => unsafe { avx512::multiply(rows, operands) },
+        Isa::Avx512Bf16 | Isa::Avx512 => unsafe { avx512::multiply(rows, a, b, c, fresh) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the lengths were checked above, the features by `Isa::available`.
-        Isa::Avx2 => unsafe { avx2::multiply(rows, operands) },
-        _ => portable::multiply(a, b, c, fresh),
+        Isa::Avx2 => unsafe { avx2::multiply(rows, a, b, c, fresh) },
+        // SAFETY: the lengths were checked above.
+        _ => unsafe { portable::multiply(rows, a, b, c, fresh) },
     }
 }
 
 /// [`multiply`] over pairs of bf16: an element of `a` and `b` holds two steps of the depth, the first in its lower half.
 ///
-/// Each element is one chain of sums of two products; what is too small for a normal number counts as zero.
+/// In each run an element is one chain of sums of two products; what is too small for a normal number counts as zero.
 ///
 /// # Panics
 /// If the lengths do not fit together, or `isa` is not [`Isa::Avx512Bf16`].
-pub fn dot(isa: Isa, a: &[u32], b: &[u32], c: &mut [f32], fresh: bool) {
-    let (k, rows) = (b.len() / COLUMNS, c.len() / COLUMNS);
-    assert!((1..=ROWS).contains(&rows), "a tile has 1 to {ROWS} rows");
-    assert_eq!((b.len(), c.len(), a.len()), (k * COLUMNS, rows * COLUMNS, k * rows), "operands do not fit");
-    let operands = Operands { k, a: a.as_ptr(), b: b.as_ptr(), c: c.as_mut_ptr(), fresh };
+pub fn dot(isa: Isa, a: &[Run<u32>], b: &[u32], c: &mut [f32], fresh: bool) {
+    let rows = checked(a, b, c);
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the lengths were checked above, the features by `Isa::available`.
-        Isa::Avx512Bf16 => unsafe { avx512bf16::multiply(rows, operands) },
-        _ => panic!("{isa:?} has no dot products of bf16 pairs"),
+        Isa::Avx512Bf16 => unsafe { avx512bf16::multiply(rows, a, b, c, fresh) },
+        _ => panic!("{rows} rows: {isa:?} has no dot products of bf16 pairs"),
     }
+}
+
+/// The rows of a tile, whose operands fit together.
+fn checked<T>(a: &[Run<T>], b: &[T], c: &[f32]) -> usize {
+    let rows = c.len() / COLUMNS;
+    let depth: usize = a.iter().map(|run| run.length).sum();
+    assert!((1..=ROWS).contains(&rows) && c.len() == rows * COLUMNS, "a tile has 1 to {ROWS} rows");
+    assert!(b.len() == depth * COLUMNS && a.iter().all(|run| run.rows >= rows), "operands do not fit");
+    rows
 }
 
 /// Rounds `x` to bf16, to nearest and ties to even, and packs it two by two, the first in the lower half; a last one
@@ -62,7 +112,7 @@ pub fn dot(isa: Isa, a: &[u32], b: &[u32], c: &mut [f32], fresh: bool) {
 ///
 /// # Panics
 /// If `out` is not half as long, or `isa` is not [`Isa::Avx512Bf16`].
-pub fn pair_up(isa: Isa, x: &[f32], out: &mut [u32]) {
+pub fn pair_up(isa: Isa, x: &[f32], out: &mut [Slot<u32>]) {
     assert_eq!(out.len(), x.len().div_ceil(2), "two numbers make a pair");
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -72,18 +122,9 @@ pub fn pair_up(isa: Isa, x: &[f32], out: &mut [u32]) {
     }
 }
 
-/// The operands of a tile as pointers, whose lengths have been checked.
-#[derive(Clone, Copy)]
-struct Operands<T> {
-    k: usize,
-    a: *const T,
-    b: *const T,
-    c: *mut f32,
-    fresh: bool,
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::shared::filled;
     use super::*;
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
@@ -95,6 +136,47 @@ mod tests {
         std::iter::repeat_with(next).take(count).collect()
     }
 
+    fn paired(values: &[f32]) -> Vec<u32> {
+        let write = |out: &mut [Slot<u32>]| pair_up(Isa::Avx512Bf16, values, out);
+        // SAFETY: all numbers are packed.
+        unsafe { filled(values.len().div_ceil(2), write) }
+    }
+
+    #[test]
+    fn rows_are_read_from_where_they_lie_in_several_runs() {
+        for isa in Isa::available() {
+            for rows in 1..=ROWS {
+                let (pool, b) = (numbers(5000, 1), numbers(50 * COLUMNS, 2));
+                // Stretches of 20, 1 and 29 numbers for each row, from all over the place.
+                let place = |row: usize, run: usize| (row * 377 + run * 1511) % 4900;
+                let lengths = [20, 1, 29];
+                let runs: Vec<Run<f32>> = (0..3)
+                    .map(|run| {
+                        let rows: Vec<&[f32]> =
+                            (0..rows).map(|row| &pool[place(row, run)..][..lengths[run]]).collect();
+                        Run::of_rows(&rows)
+                    })
+                    .collect();
+                let mut c = vec![0.0; rows * COLUMNS];
+                multiply(isa, &runs, &b, &mut c, true);
+                let together: Vec<f32> = (0..3)
+                    .flat_map(|run| {
+                        (0..lengths[run]).flat_map(move |i| (0..rows).map(move |row| (row, run, i)))
+                    })
+                    .map(|(row, run, i)| pool[place(row, run) + i])
+                    .collect();
+                let (mut want, mut b, mut from) = (vec![0.0; rows * COLUMNS], &b[..], 0);
+                for (run, length) in lengths.into_iter().enumerate() {
+                    let (columns, rest) = b.split_at(length * COLUMNS);
+                    let a = &together[from * rows..(from + length) * rows];
+                    multiply(isa, &[Run::of_columns(a, rows)], columns, &mut want, run == 0);
+                    (b, from) = (rest, from + length);
+                }
+                assert_eq!(c, want, "{isa:?}, {rows} rows");
+            }
+        }
+    }
+
     #[test]
     fn every_instruction_set_multiplies_tiles_of_every_height() {
         for isa in Isa::available() {
@@ -103,7 +185,7 @@ mod tests {
                     let (a, b) = (numbers(k * rows, 1), numbers(k * COLUMNS, 2));
                     let mut c = numbers(rows * COLUMNS, 3);
                     let before = c.clone();
-                    multiply(isa, &a, &b, &mut c, false);
+                    multiply(isa, &[Run::of_columns(&a, rows)], &b, &mut c, false);
                     for (at, got) in c.iter().enumerate() {
                         let (row, column) = (at / COLUMNS, at % COLUMNS);
                         let product =
@@ -127,14 +209,10 @@ mod tests {
         for rows in 1..=ROWS {
             for k in [1, 2, 7, 64, 333] {
                 let (a, b) = (numbers(2 * k * rows, 1), numbers(2 * k * COLUMNS, 2));
-                let pairs = |values: &[f32]| {
-                    let mut out = vec![0; values.len() / 2];
-                    pair_up(isa, values, &mut out);
-                    out
-                };
                 let mut c = numbers(rows * COLUMNS, 3);
                 let before = c.clone();
-                dot(isa, &pairs(&a), &pairs(&b), &mut c, false);
+                let (left, right) = (paired(&a), paired(&b));
+                dot(isa, &[Run::of_columns(&left, rows)], &right, &mut c, false);
                 let rounded = |value: f32| f64::from(half::bf16::from_f32(value));
                 for (at, got) in c.iter().enumerate() {
                     let (row, column) = (at / COLUMNS, at % COLUMNS);
@@ -163,8 +241,7 @@ mod tests {
         }
         let mut values = numbers(67, 4);
         values.extend([1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -0.0, 1e38, f32::INFINITY, 3e38]);
-        let mut pairs = vec![0; values.len().div_ceil(2)];
-        pair_up(isa, &values, &mut pairs);
+        let pairs = paired(&values);
         for (at, value) in values.iter().enumerate() {
             let half = (pairs[at / 2] >> (16 * (at % 2))) as u16;
             assert_eq!(half, half::bf16::from_f32(*value).to_bits(), "{value}");
@@ -182,7 +259,7 @@ mod tests {
                 .map(|(row, i)| rows[row * k + i])
                 .collect();
             let mut c = vec![0.0; count * COLUMNS];
-            multiply(isa, &a, &b, &mut c, true);
+            multiply(isa, &[Run::of_columns(&a, count)], &b, &mut c, true);
             c
         };
         for isa in Isa::available() {

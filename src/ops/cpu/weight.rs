@@ -1,5 +1,7 @@
 //! Weights in the order in which tiles read them.
 
+use super::isa::{Isa, vectorised};
+use super::lines::{Lines, Plain};
 use super::tile::COLUMNS;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -18,9 +20,9 @@ pub struct Weight {
 
 #[derive(Debug, Clone)]
 enum Values {
-    F32(Vec<f32>),
-    Bf16(Vec<u32>),
-    F16(Vec<f16>),
+    F32(Lines<f32>),
+    Bf16(Lines<u32>),
+    F16(Lines<f16>),
 }
 
 /// Weights as a checkpoint holds them, in the type that is kept.
@@ -118,21 +120,20 @@ impl Weight {
 
     /// Rows `depth` of a panel, widened into `wide` if they are stored in 16 bits; `depth` begins at an even number, and
     /// `wide` has room for an even number of rows.
-    pub fn panel<'a>(&'a self, panel: usize, depth: Range<usize>, wide: &'a mut [f32]) -> &'a [f32] {
+    pub fn panel<'a>(
+        &'a self,
+        isa: Isa,
+        panel: usize,
+        depth: Range<usize>,
+        wide: &'a mut [f32],
+    ) -> &'a [f32] {
         let start = panel * self.depth;
         let range = (start + depth.start) * COLUMNS..(start + depth.end) * COLUMNS;
         let count = range.len();
         match &self.values {
             Values::F32(values) => &values[range],
             Values::Bf16(_) => {
-                let pairs = self.pairs(panel, depth).unwrap_or_default();
-                for (wide, pairs) in wide.chunks_exact_mut(2 * COLUMNS).zip(pairs.chunks_exact(COLUMNS)) {
-                    let (first, second) = wide.split_at_mut(COLUMNS);
-                    for ((first, second), pair) in first.iter_mut().zip(second).zip(pairs) {
-                        *first = f32::from_bits(pair << 16);
-                        *second = f32::from_bits(pair & 0xffff_0000);
-                    }
-                }
+                widen(isa, self.pairs(panel, depth).unwrap_or_default(), wide);
                 &wide[..count]
             }
             Values::F16(values) => {
@@ -145,17 +146,33 @@ impl Weight {
     }
 }
 
+vectorised!(
+    /// Widens rows of pairs into twice as many rows.
+    fn widen(pairs: &[u32], wide: &mut [f32]) => widen_inner
+);
+
+#[inline(always)]
+fn widen_inner<const FUSED: bool>(pairs: &[u32], wide: &mut [f32]) {
+    for (wide, pairs) in wide.chunks_exact_mut(2 * COLUMNS).zip(pairs.chunks_exact(COLUMNS)) {
+        let (first, second) = wide.split_at_mut(COLUMNS);
+        for ((first, second), pair) in first.iter_mut().zip(second).zip(pairs) {
+            *first = f32::from_bits(pair << 16);
+            *second = f32::from_bits(pair & 0xffff_0000);
+        }
+    }
+}
+
 /// Packs `values` into elements that take `each` rows of a panel; `put` puts one of them in its place in its element.
-fn packed<T: Copy + Send + Sync, E: Copy + Default + Send>(
+fn packed<T: Copy + Send + Sync, E: Plain + Send>(
     values: &[T],
     order: Order,
     each: usize,
     put: impl Fn(&mut E, T, usize) + Sync,
-) -> Vec<E> {
+) -> Lines<E> {
     let Order { inputs, taps, .. } = order;
     assert_eq!(values.len(), order.outputs * inputs * taps, "weights have the shape of their order");
     let panel = (taps * inputs).div_ceil(each) * COLUMNS;
-    let mut panels = vec![E::default(); order.panels() * panel];
+    let mut panels = Lines::zeros(order.panels() * panel);
     panels.par_chunks_mut(panel).enumerate().for_each(|(panel, out)| {
         for first in (0..inputs).step_by(CHANNELS_AT_ONCE) {
             for column in 0..COLUMNS {

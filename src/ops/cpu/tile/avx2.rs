@@ -1,6 +1,6 @@
 //! Tiles with AVX2: parts of 6 rows by 16 columns, whose 12 sums stay in registers.
 
-use super::{COLUMNS, Operands};
+use super::{COLUMNS, Run};
 use std::arch::x86_64::{
     _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
@@ -14,60 +14,82 @@ const PART_COLUMNS: usize = 16;
 /// Multiplies a tile of `rows`.
 ///
 /// # Safety
-/// The pointers must be good for the lengths that [`super::multiply`] states, and the processor must have AVX2 and FMA.
+/// The operands must fit together as [`super::multiply`] says, and the processor must have the features.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn multiply(rows: usize, operands: Operands<f32>) {
+pub(super) unsafe fn multiply(rows: usize, a: &[Run<f32>], b: &[f32], c: &mut [f32], fresh: bool) {
     for column in (0..COLUMNS).step_by(PART_COLUMNS) {
         for row in (0..rows).step_by(PART_ROWS) {
+            let place = Place { row, column };
             // SAFETY: the part's rows and columns lie within the tile's; the rest is the caller's promise.
             unsafe {
-                let part = Operands {
-                    a: operands.a.add(row),
-                    b: operands.b.add(column),
-                    c: operands.c.add(row * COLUMNS + column),
-                    ..operands
-                };
                 match (rows - row).min(PART_ROWS) {
-                    1 => tile::<1>(rows, part),
-                    2 => tile::<2>(rows, part),
-                    3 => tile::<3>(rows, part),
-                    4 => tile::<4>(rows, part),
-                    5 => tile::<5>(rows, part),
-                    _ => tile::<PART_ROWS>(rows, part),
+                    1 => tile::<1>(place, a, b, c, fresh),
+                    2 => tile::<2>(place, a, b, c, fresh),
+                    3 => tile::<3>(place, a, b, c, fresh),
+                    4 => tile::<4>(place, a, b, c, fresh),
+                    5 => tile::<5>(place, a, b, c, fresh),
+                    _ => tile::<PART_ROWS>(place, a, b, c, fresh),
                 }
             }
         }
     }
 }
 
+/// Where a part lies in its tile.
+#[derive(Clone, Copy)]
+struct Place {
+    row: usize,
+    column: usize,
+}
+
 /// # Safety
-/// As [`multiply`], for `R` rows of a tile whose `a` has `stride` rows.
+/// As [`multiply`], for `R` rows from `place` on.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const R: usize>(stride: usize, operands: Operands<f32>) {
-    let Operands { k, mut a, mut b, c, fresh } = operands;
+unsafe fn tile<const R: usize>(place: Place, a: &[Run<f32>], b: &[f32], c: &mut [f32], fresh: bool) {
+    let mut b = b.as_ptr().wrapping_add(place.column);
+    let mut fresh = fresh;
+    for run in a {
+        // SAFETY: the caller's promise.
+        unsafe { stretch::<R>(place, run, b, c, fresh) };
+        b = b.wrapping_add(run.length * COLUMNS);
+        fresh = false;
+    }
+}
+
+/// # Safety
+/// As [`tile`], over one run.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn stretch<const R: usize>(
+    place: Place,
+    run: &Run<f32>,
+    mut b: *const f32,
+    c: &mut [f32],
+    fresh: bool,
+) {
+    let step = run.step;
+    let starts: [*const f32; R] = std::array::from_fn(|row| run.starts[place.row + row]);
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    for step in 0..k {
-        // SAFETY: step i reads a[i * stride..][..R] and b[i * 32..][..16], within the caller's lengths.
+    let mut at = 0;
+    for _ in 0..run.length {
+        // SAFETY: each row has `length` numbers, `step` apart, and b 32 for each of them, 16 of which are the part's.
         unsafe {
             let columns = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let value = _mm256_set1_ps(*a.add(row));
+            for (sums, start) in sums.iter_mut().zip(&starts) {
+                let value = _mm256_set1_ps(*start.add(at));
                 sums[0] = _mm256_fmadd_ps(value, columns[0], sums[0]);
                 sums[1] = _mm256_fmadd_ps(value, columns[1], sums[1]);
             }
-            if step + 1 < k {
-                a = a.add(stride);
-                b = b.add(COLUMNS);
-            }
         }
+        // Behind the last step there may be less than a row of columns.
+        b = b.wrapping_add(COLUMNS);
+        at += step;
     }
-    for (row, sums) in sums.iter().enumerate() {
-        for (half, sum) in sums.iter().enumerate() {
-            // SAFETY: c has R rows, 32 apart, of which this part owns 16 columns.
+    for (sums, c) in sums.iter().zip(c.chunks_exact_mut(COLUMNS).skip(place.row)) {
+        for (sum, c) in sums.iter().zip(c[place.column..].chunks_exact_mut(8)) {
+            // SAFETY: c has 8 numbers here.
             unsafe {
-                let at = c.add(row * COLUMNS + half * 8);
-                let sum = if fresh { *sum } else { _mm256_add_ps(_mm256_loadu_ps(at), *sum) };
-                _mm256_storeu_ps(at, sum);
+                let sum = if fresh { *sum } else { _mm256_add_ps(_mm256_loadu_ps(c.as_ptr()), *sum) };
+                _mm256_storeu_ps(c.as_mut_ptr(), sum);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Tiles with AVX-512: 24 sums in registers, two loads of columns a step, a broadcast a row.
 
-use super::{COLUMNS, Operands, ROWS};
+use super::{COLUMNS, ROWS, Run};
 use std::arch::x86_64::{
     _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
@@ -9,24 +9,24 @@ use std::hint::black_box;
 /// Multiplies a tile of `rows`.
 ///
 /// # Safety
-/// The pointers must be good for the lengths that [`super::multiply`] states, and the processor must have AVX-512F.
+/// The operands must fit together as [`super::multiply`] says, and the processor must have the features.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn multiply(rows: usize, operands: Operands<f32>) {
+pub(super) unsafe fn multiply(rows: usize, a: &[Run<f32>], b: &[f32], c: &mut [f32], fresh: bool) {
     // SAFETY: the caller's promise, for the number of rows that each call is made for.
     unsafe {
         match rows {
-            1 => tile::<1>(operands),
-            2 => tile::<2>(operands),
-            3 => tile::<3>(operands),
-            4 => tile::<4>(operands),
-            5 => tile::<5>(operands),
-            6 => tile::<6>(operands),
-            7 => tile::<7>(operands),
-            8 => tile::<8>(operands),
-            9 => tile::<9>(operands),
-            10 => tile::<10>(operands),
-            11 => tile::<11>(operands),
-            _ => tile::<ROWS>(operands),
+            1 => tile::<1>(a, b, c, fresh),
+            2 => tile::<2>(a, b, c, fresh),
+            3 => tile::<3>(a, b, c, fresh),
+            4 => tile::<4>(a, b, c, fresh),
+            5 => tile::<5>(a, b, c, fresh),
+            6 => tile::<6>(a, b, c, fresh),
+            7 => tile::<7>(a, b, c, fresh),
+            8 => tile::<8>(a, b, c, fresh),
+            9 => tile::<9>(a, b, c, fresh),
+            10 => tile::<10>(a, b, c, fresh),
+            11 => tile::<11>(a, b, c, fresh),
+            _ => tile::<ROWS>(a, b, c, fresh),
         }
     }
 }
@@ -34,29 +34,43 @@ pub(super) unsafe fn multiply(rows: usize, operands: Operands<f32>) {
 /// # Safety
 /// As [`multiply`], for `R` rows.
 #[target_feature(enable = "avx512f")]
-unsafe fn tile<const R: usize>(operands: Operands<f32>) {
-    let Operands { k, mut a, mut b, c, fresh } = operands;
+unsafe fn tile<const R: usize>(a: &[Run<f32>], b: &[f32], c: &mut [f32], fresh: bool) {
+    let mut b = b.as_ptr();
+    let mut fresh = fresh;
+    for run in a {
+        // SAFETY: the caller's promise.
+        unsafe { stretch::<R>(run, b, c, fresh) };
+        b = b.wrapping_add(run.length * COLUMNS);
+        fresh = false;
+    }
+}
+
+/// # Safety
+/// As [`multiply`], for `R` rows over one run.
+#[target_feature(enable = "avx512f")]
+unsafe fn stretch<const R: usize>(run: &Run<f32>, mut b: *const f32, c: &mut [f32], fresh: bool) {
+    let (starts, step) = (run.starts, run.step);
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
-    for _ in 0..k {
-        // SAFETY: step i reads a[i * R..][..R] and b[i * 32..][..32], within the caller's lengths.
+    let mut at = 0;
+    for _ in 0..run.length {
+        // SAFETY: each row has `length` numbers, `step` apart, and b 32 for each of them.
         unsafe {
             let columns = [_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16))];
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let value = _mm512_set1_ps(*a.add(row));
+            for (sums, start) in sums.iter_mut().zip(&starts) {
+                let value = _mm512_set1_ps(*start.add(at));
                 sums[0] = _mm512_fmadd_ps(value, columns[0], sums[0]);
                 sums[1] = _mm512_fmadd_ps(value, columns[1], sums[1]);
             }
-            a = a.add(R);
             b = b.add(COLUMNS);
         }
+        at += step;
     }
-    for (row, sums) in sums.iter().enumerate() {
-        for (half, sum) in sums.iter().enumerate() {
-            // SAFETY: c has R rows of 32.
+    for (sums, c) in sums.iter().zip(c.chunks_exact_mut(COLUMNS)) {
+        for (sum, c) in sums.iter().zip(c.chunks_exact_mut(16)) {
+            // SAFETY: c has 16 numbers here.
             unsafe {
-                let at = c.add(row * COLUMNS + half * 16);
-                let sum = if fresh { *sum } else { _mm512_add_ps(_mm512_loadu_ps(at), *sum) };
-                _mm512_storeu_ps(at, sum);
+                let sum = if fresh { *sum } else { _mm512_add_ps(_mm512_loadu_ps(c.as_ptr()), *sum) };
+                _mm512_storeu_ps(c.as_mut_ptr(), sum);
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Tiles of bf16 pairs with AVX-512: as those of f32, but each step is two of the depth.
 
-use super::{COLUMNS, Operands, ROWS};
+use super::{COLUMNS, ROWS, Run};
+use crate::ops::cpu::shared::Slot;
 use std::arch::x86_64::{
-    __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm512_add_ps, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
-    _mm512_loadu_epi32, _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_storeu_ps,
+    __m256bh, __m256i, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm512_add_ps, _mm512_cvtneps_pbh,
+    _mm512_dpbf16_ps, _mm512_loadu_epi32, _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32,
+    _mm512_setzero_ps, _mm512_storeu_ps,
 };
 use std::hint::black_box;
 use std::mem::transmute;
@@ -12,24 +13,24 @@ use std::mem::transmute;
 /// Multiplies a tile of `rows`.
 ///
 /// # Safety
-/// The pointers must be good for the lengths that [`super::dot`] states, and the processor must have AVX512-BF16.
+/// The operands must fit together as [`super::dot`] says, and the processor must have the features.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn multiply(rows: usize, operands: Operands<u32>) {
+pub(super) unsafe fn multiply(rows: usize, a: &[Run<u32>], b: &[u32], c: &mut [f32], fresh: bool) {
     // SAFETY: the caller's promise, for the number of rows that each call is made for.
     unsafe {
         match rows {
-            1 => tile::<1>(operands),
-            2 => tile::<2>(operands),
-            3 => tile::<3>(operands),
-            4 => tile::<4>(operands),
-            5 => tile::<5>(operands),
-            6 => tile::<6>(operands),
-            7 => tile::<7>(operands),
-            8 => tile::<8>(operands),
-            9 => tile::<9>(operands),
-            10 => tile::<10>(operands),
-            11 => tile::<11>(operands),
-            _ => tile::<ROWS>(operands),
+            1 => tile::<1>(a, b, c, fresh),
+            2 => tile::<2>(a, b, c, fresh),
+            3 => tile::<3>(a, b, c, fresh),
+            4 => tile::<4>(a, b, c, fresh),
+            5 => tile::<5>(a, b, c, fresh),
+            6 => tile::<6>(a, b, c, fresh),
+            7 => tile::<7>(a, b, c, fresh),
+            8 => tile::<8>(a, b, c, fresh),
+            9 => tile::<9>(a, b, c, fresh),
+            10 => tile::<10>(a, b, c, fresh),
+            11 => tile::<11>(a, b, c, fresh),
+            _ => tile::<ROWS>(a, b, c, fresh),
         }
     }
 }
@@ -37,30 +38,45 @@ pub(super) unsafe fn multiply(rows: usize, operands: Operands<u32>) {
 /// # Safety
 /// As [`multiply`], for `R` rows.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn tile<const R: usize>(operands: Operands<u32>) {
-    let Operands { k, mut a, mut b, c, fresh } = operands;
+unsafe fn tile<const R: usize>(a: &[Run<u32>], b: &[u32], c: &mut [f32], fresh: bool) {
+    let mut b = b.as_ptr();
+    let mut fresh = fresh;
+    for run in a {
+        // SAFETY: the caller's promise.
+        unsafe { stretch::<R>(run, b, c, fresh) };
+        b = b.wrapping_add(run.length * COLUMNS);
+        fresh = false;
+    }
+}
+
+/// # Safety
+/// As [`multiply`], for `R` rows over one run.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn stretch<const R: usize>(run: &Run<u32>, mut b: *const u32, c: &mut [f32], fresh: bool) {
+    let (starts, step) = (run.starts, run.step);
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
-    for _ in 0..k {
-        // SAFETY: step i reads a[i * R..][..R] and b[i * 32..][..32], within the caller's lengths; 512 bits are 32 bf16.
+    let mut at = 0;
+    for _ in 0..run.length {
+        // SAFETY: each row has `length` pairs, `step` apart, and b 32 for each of them; 512 bits are 32 bf16.
         unsafe {
             let columns = [_mm512_loadu_epi32(b.cast()), _mm512_loadu_epi32(b.add(16).cast())];
             let columns = columns.map(|bits| transmute::<__m512i, __m512bh>(bits));
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let pair = transmute::<__m512i, __m512bh>(_mm512_set1_epi32((*a.add(row)).cast_signed()));
+            for (sums, start) in sums.iter_mut().zip(&starts) {
+                let pair = _mm512_set1_epi32((*start.add(at)).cast_signed());
+                let pair = transmute::<__m512i, __m512bh>(pair);
                 sums[0] = _mm512_dpbf16_ps(sums[0], pair, columns[0]);
                 sums[1] = _mm512_dpbf16_ps(sums[1], pair, columns[1]);
             }
-            a = a.add(R);
             b = b.add(COLUMNS);
         }
+        at += step;
     }
-    for (row, sums) in sums.iter().enumerate() {
-        for (half, sum) in sums.iter().enumerate() {
-            // SAFETY: c has R rows of 32.
+    for (sums, c) in sums.iter().zip(c.chunks_exact_mut(COLUMNS)) {
+        for (sum, c) in sums.iter().zip(c.chunks_exact_mut(16)) {
+            // SAFETY: c has 16 numbers here.
             unsafe {
-                let at = c.add(row * COLUMNS + half * 16);
-                let sum = if fresh { *sum } else { _mm512_add_ps(_mm512_loadu_ps(at), *sum) };
-                _mm512_storeu_ps(at, sum);
+                let sum = if fresh { *sum } else { _mm512_add_ps(_mm512_loadu_ps(c.as_ptr()), *sum) };
+                _mm512_storeu_ps(c.as_mut_ptr(), sum);
             }
         }
     }
@@ -71,14 +87,14 @@ unsafe fn tile<const R: usize>(operands: Operands<u32>) {
 /// # Safety
 /// `out` must have half as many elements, rounded up, and the processor must have AVX512-BF16, BW and VL.
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
-pub(super) unsafe fn pair_up(x: &[f32], out: &mut [u32]) {
+pub(super) unsafe fn pair_up(x: &[f32], out: &mut [Slot<u32>]) {
     for (x, out) in x.chunks(16).zip(out.chunks_mut(8)) {
         let some = ((1u32 << x.len()) - 1) as u16;
         let whole = ((1u32 << (2 * out.len())) - 1) as u16;
         // SAFETY: the masks end where `x` and `out` do; what is not loaded is zero.
         unsafe {
             let values = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(some, x.as_ptr()));
-            _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), whole, transmute(values));
+            _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), whole, transmute::<__m256bh, __m256i>(values));
         }
     }
 }
