@@ -26,6 +26,7 @@ cuda:
 # Make the fixtures anew; needs Python 3.11 (tests/fixtures/README.md)
 fixtures python="python3":
     {{ python }} tests/fixtures/make_tiny.py
+    {{ python }} tests/fixtures/make_bf16.py
     {{ python }} tests/fixtures/prompt/make_prompt_golden.py
     {{ python }} tests/fixtures/prompt/make_noise_golden.py
     {{ python }} tests/fixtures/sampler/make_sampler_golden.py
