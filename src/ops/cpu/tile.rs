@@ -1,5 +1,26 @@
 //! The product that everything heavy is made of: a tile of up to 12 rows by 32 columns.
 
+/// Calls `tile::<R>(arguments)` for the number of rows at hand: sums stay in registers only if the compiler knows it.
+#[cfg(target_arch = "x86_64")]
+macro_rules! for_rows {
+    ($rows:expr, $tile:ident($($argument:expr),*)) => {
+        match $rows {
+            1 => $tile::<1>($($argument),*),
+            2 => $tile::<2>($($argument),*),
+            3 => $tile::<3>($($argument),*),
+            4 => $tile::<4>($($argument),*),
+            5 => $tile::<5>($($argument),*),
+            6 => $tile::<6>($($argument),*),
+            7 => $tile::<7>($($argument),*),
+            8 => $tile::<8>($($argument),*),
+            9 => $tile::<9>($($argument),*),
+            10 => $tile::<10>($($argument),*),
+            11 => $tile::<11>($($argument),*),
+            _ => $tile::<ROWS>($($argument),*),
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -2,7 +2,8 @@
 
 use super::{COLUMNS, ROWS, Run};
 use std::arch::x86_64::{
-    _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps,
 };
 use std::hint::black_box;
 
@@ -13,22 +14,7 @@ use std::hint::black_box;
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn multiply(rows: usize, a: &[Run<f32>], b: &[f32], c: &mut [f32], fresh: bool) {
     // SAFETY: the caller's promise, for the number of rows that each call is made for.
-    unsafe {
-        match rows {
-            1 => tile::<1>(a, b, c, fresh),
-            2 => tile::<2>(a, b, c, fresh),
-            3 => tile::<3>(a, b, c, fresh),
-            4 => tile::<4>(a, b, c, fresh),
-            5 => tile::<5>(a, b, c, fresh),
-            6 => tile::<6>(a, b, c, fresh),
-            7 => tile::<7>(a, b, c, fresh),
-            8 => tile::<8>(a, b, c, fresh),
-            9 => tile::<9>(a, b, c, fresh),
-            10 => tile::<10>(a, b, c, fresh),
-            11 => tile::<11>(a, b, c, fresh),
-            _ => tile::<ROWS>(a, b, c, fresh),
-        }
-    }
+    unsafe { for_rows!(rows, tile(a, b, c, fresh)) }
 }
 
 /// # Safety
@@ -65,6 +51,13 @@ unsafe fn stretch<const R: usize>(run: &Run<f32>, mut b: *const f32, c: &mut [f3
         }
         at += step;
     }
+    write(&sums, c, fresh);
+}
+
+/// Puts sums where they belong, or adds them to what is there unless `fresh`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn write(sums: &[[__m512; 2]], c: &mut [f32], fresh: bool) {
     for (sums, c) in sums.iter().zip(c.chunks_exact_mut(COLUMNS)) {
         for (sum, c) in sums.iter().zip(c.chunks_exact_mut(16)) {
             // SAFETY: c has 16 numbers here.

@@ -1,11 +1,11 @@
 //! Tiles of bf16 pairs with AVX-512: as those of f32, but each step is two of the depth.
 
+use super::avx512::write;
 use super::{COLUMNS, ROWS, Run};
 use crate::ops::cpu::shared::Slot;
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm512_add_ps, _mm512_cvtneps_pbh,
-    _mm512_dpbf16_ps, _mm512_loadu_epi32, _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32,
-    _mm512_setzero_ps, _mm512_storeu_ps,
+    __m256bh, __m256i, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
+    _mm512_loadu_epi32, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
 };
 use std::hint::black_box;
 use std::mem::transmute;
@@ -17,22 +17,7 @@ use std::mem::transmute;
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn multiply(rows: usize, a: &[Run<u32>], b: &[u32], c: &mut [f32], fresh: bool) {
     // SAFETY: the caller's promise, for the number of rows that each call is made for.
-    unsafe {
-        match rows {
-            1 => tile::<1>(a, b, c, fresh),
-            2 => tile::<2>(a, b, c, fresh),
-            3 => tile::<3>(a, b, c, fresh),
-            4 => tile::<4>(a, b, c, fresh),
-            5 => tile::<5>(a, b, c, fresh),
-            6 => tile::<6>(a, b, c, fresh),
-            7 => tile::<7>(a, b, c, fresh),
-            8 => tile::<8>(a, b, c, fresh),
-            9 => tile::<9>(a, b, c, fresh),
-            10 => tile::<10>(a, b, c, fresh),
-            11 => tile::<11>(a, b, c, fresh),
-            _ => tile::<ROWS>(a, b, c, fresh),
-        }
-    }
+    unsafe { for_rows!(rows, tile(a, b, c, fresh)) }
 }
 
 /// # Safety
@@ -71,15 +56,7 @@ unsafe fn stretch<const R: usize>(run: &Run<u32>, mut b: *const u32, c: &mut [f3
         }
         at += step;
     }
-    for (sums, c) in sums.iter().zip(c.chunks_exact_mut(COLUMNS)) {
-        for (sum, c) in sums.iter().zip(c.chunks_exact_mut(16)) {
-            // SAFETY: c has 16 numbers here.
-            unsafe {
-                let sum = if fresh { *sum } else { _mm512_add_ps(_mm512_loadu_ps(c.as_ptr()), *sum) };
-                _mm512_storeu_ps(c.as_mut_ptr(), sum);
-            }
-        }
-    }
+    write(&sums, c, fresh);
 }
 
 /// Rounds and packs `x`.
