@@ -26,6 +26,7 @@ QUICK = {
 # A prompt may have 32,000 characters and 1,200 tokens; a schema counts characters alone. A character has up to four
 # tokens.
 PROMPT_CHARACTERS = 300
+MOST_CHARACTERS = 32_000
 
 
 @schemathesis.hook
@@ -33,10 +34,16 @@ def before_call(context, case, kwargs):
     """Makes pictures of files' bytes, cuts prompts to what surely fits, and lets every picture be drawn in one step."""
     if isinstance(case.body, dict):
         is_form = case.media_type == "multipart/form-data"
-        case.body = {name: tamed(name, value, is_form) for name, value in case.body.items()}
+        case.body.update({name: tamed(name, value, is_form) for name, value in case.body.items()})
+        # What was valid stays so, and what was not; judged anew, any body with bytes in it would count as not.
+        case._sync_validated_hashes()
 
 
 def tamed(name, value, is_form):
+    if is_form and value is None:
+        return ""  # as SDKs write null in a form; Schemathesis would write the word
+    if is_form and is_nothing(value):
+        return " "  # an empty field of a form is as good as none, which no schema says; a blank one is what it looks like
     if name in ("image", "mask") and is_form and is_file(value):
         return PICTURE
     if name == "images" and isinstance(value, list):
@@ -44,7 +51,7 @@ def tamed(name, value, is_form):
     if name == "mask" and isinstance(value, dict) and is_picture_address(value.get("image_url")):
         return value | {"image_url": ADDRESS}
     if name in ("prompt", "negative_prompt") and isinstance(value, str):
-        return value[:PROMPT_CHARACTERS]
+        return value[:PROMPT_CHARACTERS] if len(value) <= MOST_CHARACTERS else value
     if name in QUICK and isinstance(value, int | float) and not isinstance(value, bool):
         quick, least, most = QUICK[name]
         return quick if least <= value <= most else value
@@ -54,6 +61,11 @@ def tamed(name, value, is_form):
 def is_picture_address(value):
     """Whether a schema takes it for a picture: base64 whatever it holds."""
     return isinstance(value, str) and re.fullmatch(r"data:image/(png|jpeg|webp);base64,[A-Za-z0-9+/]+={0,2}", value)
+
+
+def is_nothing(value):
+    """Whether a form writes it as an empty field."""
+    return isinstance(value, str) and not value and not getattr(value, "data", b"")
 
 
 def is_file(value):
