@@ -35,13 +35,17 @@ def before_call(context, case, kwargs):
     if isinstance(case.body, dict):
         is_form = case.media_type == "multipart/form-data"
         case.body.update({name: tamed(name, value, is_form) for name, value in case.body.items()})
+        if is_form:
+            # No header of a part can hold such a name, and no form a null: Schemathesis would write the word.
+            for name in [name for name, value in case.body.items() if not name.isprintable() or value is None]:
+                del case.body[name]
         # What was valid stays so, and what was not; judged anew, any body with bytes in it would count as not.
         case._sync_validated_hashes()
 
 
 def tamed(name, value, is_form):
-    if is_form and value is None:
-        return ""  # as SDKs write null in a form; Schemathesis would write the word
+    if is_form and isinstance(value, list):
+        return " "  # a form writes no list: an empty one would be no field, and one of one value that value
     if is_form and is_nothing(value):
         return " "  # an empty field of a form is as good as none, which no schema says; a blank one is what it looks like
     if name in ("image", "mask") and is_form and is_file(value):
