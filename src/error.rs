@@ -117,6 +117,16 @@ impl Error {
         Self::new(ErrorKind::Internal, message)
     }
 
+    /// What the device's library says in `cause`: that its memory is full, or another fault.
+    pub(crate) fn of_device(cause: impl Into<String>) -> Self {
+        let cause = cause.into();
+        let full = cause.to_lowercase().replace('_', " ").contains("out of memory");
+        if full {
+            return Self::new(ErrorKind::DeviceMemory, format!("the device has too little memory: {cause}"));
+        }
+        Self::internal(cause)
+    }
+
     /// What a caller can match on.
     pub fn kind(&self) -> &ErrorKind {
         &self.kind
@@ -144,15 +154,45 @@ impl Error {
 }
 
 impl From<candle_core::Error> for Error {
-    /// Keeps an error of this crate that passed through candle; tells a full device from other faults.
+    /// Keeps an error of this crate that passed through candle, and tells a full device from other faults. Of a traced
+    /// error only the sentence is kept: what is said to callers is no place for the program's insides.
     fn from(error: candle_core::Error) -> Self {
-        if let candle_core::Error::WrappedContext { wrapped, .. } = &error
-            && let Some(own) = wrapped.downcast_ref::<Self>()
-        {
-            return own.clone();
+        match error {
+            candle_core::Error::WithBacktrace { inner, .. } => Self::from(*inner),
+            candle_core::Error::WrappedContext { wrapped, context } => match wrapped.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(wrapped) => Self::of_device(format!("{context}: {wrapped}")),
+            },
+            other => Self::of_device(other.to_string()),
         }
-        let text = error.to_string();
-        let full = text.to_lowercase().replace('_', " ").contains("out of memory");
-        Self::new(if full { ErrorKind::DeviceMemory } else { ErrorKind::Internal }, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Error as Candle;
+    use std::backtrace::Backtrace;
+
+    fn traced(inner: Candle) -> Candle {
+        Candle::WithBacktrace { inner: Box::new(inner), backtrace: Box::new(Backtrace::force_capture()) }
+    }
+
+    #[test]
+    fn a_full_device_is_told_in_one_line_even_where_errors_are_traced() {
+        let full = traced(Candle::Msg("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")".into()));
+        let error = Error::from(full);
+        assert_eq!(*error.kind(), ErrorKind::DeviceMemory);
+        assert_eq!(error.message().lines().count(), 1, "{error}");
+        assert!(error.message().starts_with("the device has too little memory"), "{error}");
+    }
+
+    #[test]
+    fn an_error_of_ours_comes_out_of_candle_as_it_went_in() {
+        let own = Error::parameter("size", "size must be small");
+        let wrapped =
+            || Candle::WrappedContext { wrapped: Box::new(own.clone()), context: "a tensor".into() };
+        assert_eq!(Error::from(wrapped()), own);
+        assert_eq!(Error::from(traced(wrapped())), own);
     }
 }

@@ -4,7 +4,7 @@ use super::dnn::Convolver;
 use super::pointwise::Sums;
 use super::product::Multiplier;
 use super::replay::Recordings;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use candle_core::cuda_backend::{CudaStorageSlice, DeviceId};
 use candle_core::{CudaDevice, DType, Device, Storage, Tensor};
 use cudarc::driver::sys::{
@@ -197,9 +197,7 @@ fn give_back(stream: &CudaStream) -> Result<()> {
 
 /// A driver's error as ours.
 pub(super) fn fault(error: DriverError) -> Error {
-    let text = error.to_string();
-    let full = error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY;
-    Error::new(if full { ErrorKind::DeviceMemory } else { ErrorKind::Internal }, format!("CUDA: {text}"))
+    Error::of_device(error.to_string())
 }
 
 impl Gpu {
