@@ -10,8 +10,11 @@ const SCORES_AT_ONCE: usize = 1 << 25;
 
 /// `softmax(q k^T / sqrt(C / heads)) v` in each of `heads` equal parts of the channels.
 ///
-/// Queries are `[B, L, C]`, keys and values `[B, S, C]`; the answer is `[B, L, C]`. Scores and softmax are f32.
+/// Queries are `[B, L, C]`, keys and values `[B, S, C]`; the answer is `[B, L, C]`, stored like the queries. All between
+/// is f32.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
+    let dtype = q.dtype();
+    let [q, k, v] = [q.to_dtype(DType::F32)?, k.to_dtype(DType::F32)?, v.to_dtype(DType::F32)?];
     let channels = q.dim(D::Minus1)?;
     let scale = 1.0 / ((channels / heads) as f64).sqrt();
     let queries = q.dim(1)?;
@@ -20,7 +23,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -
         let k = split_heads(&k.narrow(0, row, 1)?, heads)?;
         let v = split_heads(&v.narrow(0, row, 1)?, heads)?;
         let mixed = mix(&q, &k, &v, mask)?; // [heads, L, C/heads]
-        Ok(mixed.transpose(0, 1)?.contiguous()?.reshape((1, queries, channels))?)
+        Ok(mixed.transpose(0, 1)?.contiguous()?.reshape((1, queries, channels))?.to_dtype(dtype)?)
     })
 }
 
@@ -38,12 +41,12 @@ fn mix(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tensor> {
     let mut parts = Vec::new();
     for from in (0..queries).step_by(span) {
         let count = span.min(queries - from);
-        let scores = q.narrow(1, from, count)?.contiguous()?.matmul(&k)?.to_dtype(DType::F32)?;
+        let scores = q.narrow(1, from, count)?.contiguous()?.matmul(&k)?;
         let scores = match mask {
             Mask::None => scores,
             Mask::Causal => scores.broadcast_add(&causal(from, count, keys)?.to_device(q.device())?)?,
         };
-        parts.push(candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(v.dtype())?.matmul(v)?);
+        parts.push(candle_nn::ops::softmax_last_dim(&scores)?.matmul(v)?);
     }
     Ok(Tensor::cat(&parts, 1)?)
 }

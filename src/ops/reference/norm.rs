@@ -21,6 +21,11 @@ impl GroupNorm {
 
     /// Normalises `[B, H, W, C]` or `[B, L, C]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.normed(x)?.to_dtype(x.dtype())?)
+    }
+
+    /// [`GroupNorm::forward`] in f32.
+    fn normed(&self, x: &Tensor) -> Result<Tensor> {
         let channels = x.dim(D::Minus1)?;
         let rows = x.dim(0)?;
         let pixels = x.elem_count() / rows / channels;
@@ -28,13 +33,12 @@ impl GroupNorm {
         let centred = grouped.broadcast_sub(&mean_of_groups(&grouped)?)?;
         let variance = mean_of_groups(&centred.sqr()?)?;
         let normed = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?.reshape(x.shape())?;
-        let scaled = normed.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
-        Ok(scaled.to_dtype(x.dtype())?)
+        Ok(normed.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?)
     }
 
     /// [`GroupNorm::forward`], then SiLU.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        silu(&self.forward(x)?)
+        Ok(silu(&self.normed(x)?)?.to_dtype(x.dtype())?)
     }
 }
 
