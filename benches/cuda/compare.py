@@ -5,9 +5,10 @@
 
 Needs torch with CUDA and diffusers 0.42. Both sides take SDXL's real sizes with random weights, which cost what trained
 ones cost. diffusers runs channels last, its VAE in bf16 as easel's, and for the cells under --compile also as
-torch.compile makes it: --mode says how (max-autotune), --blocks compiles the transformers' repeated blocks alone. A whole
-network takes max-autotune some minutes for each shape on an idle GPU; TORCHINDUCTOR_MAX_AUTOTUNE_CONV_BACKENDS=ATEN
-leaves out Triton's convolutions, with which ten minutes were not enough. All is compiled before anything is timed, and
+torch.compile makes it: --mode says how (max-autotune), --blocks compiles the UNet's repeated transformer blocks alone and
+leaves its convolutions, its norms and the VAE as they are. A whole network takes max-autotune more than eight minutes for
+each shape on an idle GPU, even with TORCHINDUCTOR_MAX_AUTOTUNE_CONV_BACKENDS=ATEN, which leaves out Triton's convolutions;
+TORCHINDUCTOR_MAX_AUTOTUNE_GEMM_BACKENDS=ATEN leaves out its products too. All is compiled before anything is timed, and
 with --hold FILE nothing is timed before that file is there.
 
 unet     one evaluation: a row is one latent in the call
@@ -73,9 +74,9 @@ class Peer:
         self.dtype = getattr(torch, {"f16": "float16", "bf16": "bfloat16"}[dtype])
         self.unet = self.random(UNet2DConditionModel, configs["unet"], self.dtype)
         # diffusers keeps SDXL's own VAE in f32, because it overflows in f16; bf16 is what the same weights allow.
-        blocks = len(configs["vae"]["block_out_channels"])
-        vae = dict(configs["vae"], down_block_types=["DownEncoderBlock2D"] * blocks,
-                   up_block_types=["UpDecoderBlock2D"] * blocks)
+        levels = len(configs["vae"]["block_out_channels"])
+        vae = dict(configs["vae"], down_block_types=["DownEncoderBlock2D"] * levels,
+                   up_block_types=["UpDecoderBlock2D"] * levels)
         self.vae = self.random(AutoencoderKL, vae, torch.bfloat16)
         self.scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
                                                 steps_offset=1, timestep_spacing="leading")
