@@ -247,12 +247,33 @@ mod tests {
         });
     }
 
+    /// Large enough for minimal filtering, which rounds more: its bound is five times that of the direct sum.
+    #[test]
+    fn large_pictures_are_convolved_as_the_reference_does() {
+        each_kind(|dtype| {
+            let (conv, reference) = pair(ConvShape::same3(48, 40), dtype);
+            for (height, width) in [(16, 16), (19, 14), (9, 40)] {
+                let x = picture(&[2, height, width, 48], dtype);
+                let want = reference.forward(&x).unwrap();
+                let residual = random(want.dims(), 4);
+                let both = (&want + &residual).unwrap();
+                assert_near(&conv.forward_add(&x, &residual).unwrap(), &both, 1e-5);
+                let shift = random(&[2, 1, 40], 5);
+                let both = want.broadcast_add(&shift.unsqueeze(1).unwrap()).unwrap();
+                assert_near(&conv.forward_shifted(&x, &shift).unwrap(), &both, 1e-5);
+                let to = (2 * height, 2 * width - 1);
+                let want = reference.forward(&reference::nearest(&x, to.0, to.1).unwrap()).unwrap();
+                assert_near(&conv.forward_enlarged(&x, to).unwrap(), &want, 1e-5);
+            }
+        });
+    }
+
     #[test]
     fn a_picture_is_the_same_to_the_last_bit_alone_and_among_others() {
         each_kind(|dtype| {
-            for shape in shapes() {
+            for shape in shapes().into_iter().chain([ConvShape::same3(48, 40)]) {
                 let (conv, _) = pair(shape, dtype);
-                let x = picture(&[3, 11, 9, shape.inputs], dtype);
+                let x = picture(&[3, 17, 15, shape.inputs], dtype);
                 let all = conv.forward(&x).unwrap();
                 for row in 0..3 {
                     let alone = conv.forward(&x.narrow(0, row, 1).unwrap()).unwrap();

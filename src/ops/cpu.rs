@@ -21,3 +21,4 @@ pub mod scratch;
 pub mod shared;
 pub mod tile;
 pub mod weight;
+pub mod winograd;

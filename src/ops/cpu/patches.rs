@@ -32,21 +32,52 @@ impl Walk {
         self.kernel == 1 && self.stride == 1 && self.before == 0 && self.seen == self.stored
     }
 
-    /// The stored pixel that result `m` sees through `tap`; none in the padding.
-    fn pixel(&self, m: usize, tap: usize) -> Option<usize> {
+    /// Where the first tap of result `m` lies.
+    fn origin(&self, m: usize) -> Origin {
         if self.is_plain() {
-            return Some(m);
+            return Origin { first: m, y: 0, x: 0 };
         }
-        let picture = m / (self.out.0 * self.out.1);
-        let (y, x) = (m / self.out.1 % self.out.0, m % self.out.1);
-        let place = |out: usize, tap: usize, seen: usize, stored: usize| {
-            let at = (out * self.stride + tap).checked_sub(self.before).filter(|at| *at < seen)?;
+        let (line, x) = (m / self.out.1, m % self.out.1);
+        let (picture, y) = (line / self.out.0, line % self.out.0);
+        let before = self.before.cast_signed();
+        Origin {
+            first: picture * self.stored.0 * self.stored.1,
+            y: (y * self.stride).cast_signed() - before,
+            x: (x * self.stride).cast_signed() - before,
+        }
+    }
+
+    /// The stored pixel of `picture` at a line and column of what is seen, padding included; none in the padding.
+    pub fn seen_pixel(&self, picture: usize, (y, x): (usize, usize)) -> Option<usize> {
+        let before = -self.before.cast_signed();
+        let first = picture * self.stored.0 * self.stored.1;
+        self.pixel(Origin { first, y: before, x: before }, y, x)
+    }
+
+    /// The stored pixel that a result sees through the tap at `y` and `x` of the kernel; none in the padding.
+    fn pixel(&self, origin: Origin, y: usize, x: usize) -> Option<usize> {
+        let place = |at: isize, seen: usize, stored: usize| {
+            let at = usize::try_from(at).ok().filter(|at| *at < seen)?;
             Some(if seen == stored { at } else { at * stored / seen })
         };
-        let y = place(y, tap / self.kernel, self.seen.0, self.stored.0)?;
-        let x = place(x, tap % self.kernel, self.seen.1, self.stored.1)?;
-        Some((picture * self.stored.0 + y) * self.stored.1 + x)
+        if self.is_plain() {
+            return Some(origin.first);
+        }
+        let y = place(origin.y + y.cast_signed(), self.seen.0, self.stored.0)?;
+        let x = place(origin.x + x.cast_signed(), self.seen.1, self.stored.1)?;
+        Some(origin.first + y * self.stored.1 + x)
     }
+}
+
+/// Where a result's taps begin.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    /// The first stored pixel of the picture, or of the matrix the row itself.
+    first: usize,
+    /// The line of the first tap; negative in the padding.
+    y: isize,
+    /// Its place in the line.
+    x: isize,
 }
 
 /// The left operand of a product: a row for each pixel of the result, a column for each tap and channel.
@@ -70,13 +101,18 @@ impl<'a, T> Patches<'a, T> {
     ///
     /// `zeros`, at least as many as there are channels, are what the padding holds.
     pub fn runs(&self, rows: Range<usize>, depth: &Range<usize>, zeros: &'a [T], out: &mut Vec<Run<'a, T>>) {
+        let mut origins = [Origin { first: 0, y: 0, x: 0 }; ROWS];
+        for (origin, row) in origins.iter_mut().zip(rows.clone()) {
+            *origin = self.walk.origin(row);
+        }
         let mut at = depth.start;
         while at < depth.end {
             let (tap, channel) = (at / self.channels, at % self.channels);
+            let (y, x) = (tap / self.walk.kernel, tap % self.walk.kernel);
             let length = (self.channels - channel).min(depth.end - at);
             let mut sources = [&zeros[..length]; ROWS];
-            for (source, row) in sources.iter_mut().zip(rows.clone()) {
-                if let Some(pixel) = self.walk.pixel(row, tap) {
+            for (source, origin) in sources[..rows.len()].iter_mut().zip(&origins) {
+                if let Some(pixel) = self.walk.pixel(*origin, y, x) {
                     *source = &self.data[pixel * self.channels + channel..][..length];
                 }
             }

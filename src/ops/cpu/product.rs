@@ -7,6 +7,7 @@ use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
 use super::tile::{self, COLUMNS, ROWS, Run};
 use super::weight::Weight;
+use super::winograd;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -50,6 +51,9 @@ pub fn multiply(isa: Isa, patches: &Patches<f32>, weight: &Weight, finish: Finis
         let pairs = pairs(isa, data);
         let patches = Patches { data: &pairs, channels: channels / 2, walk };
         return Product { isa, patches, weight, finish }.compute(rows);
+    }
+    if winograd::takes(isa, patches, weight) {
+        return winograd::convolve(isa, patches, weight, finish, rows);
     }
     Product { isa, patches: *patches, weight, finish }.compute(rows)
 }
@@ -208,22 +212,41 @@ impl<T: Element> Product<'_, T> {
 
     /// Adds what belongs to the tile of sums from row `first` of `panel`, and writes it.
     fn finish(&self, first: usize, panel: usize, sums: &[f32], out: Shared) {
-        let width = self.weight.width();
-        let step = if self.weight.is_gated() { COLUMNS / 2 } else { COLUMNS };
-        let column = panel * step;
-        let count = step.min(width - column);
         for (row, sums) in sums.chunks_exact(COLUMNS).enumerate() {
-            let m = first + row;
-            let at = m * width + column;
-            let bias = self.finish.bias.map(|bias| {
-                let group = m / self.finish.bias_rows;
-                &bias[(group * self.weight.panels() + panel) * COLUMNS..][..COLUMNS]
-            });
-            let add = self.finish.add.map(|add| &add[at..at + count]);
+            let place = Place { weight: self.weight, row: first + row, panel };
             // SAFETY: each task has its own rows and panels, hence its own elements.
-            let out = unsafe { out.part(at, count) };
-            finish_row(self.isa, sums, Extras { bias, add, gated: self.weight.is_gated() }, out);
+            unsafe { self.finish.write(self.isa, place, sums, out) };
         }
+    }
+}
+
+/// A row of a result in the columns of a panel of `weight`.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub weight: &'a Weight,
+    pub row: usize,
+    pub panel: usize,
+}
+
+impl Finish<'_> {
+    /// Adds what belongs to the sums of a row in the columns of a panel, and writes them.
+    ///
+    /// # Safety
+    /// Nobody else may have to do with these elements of `out` at the same time.
+    pub(super) unsafe fn write(&self, isa: Isa, place: Place, sums: &[f32], out: Shared) {
+        let Place { weight, row, panel } = place;
+        let width = weight.width();
+        let step = if weight.is_gated() { COLUMNS / 2 } else { COLUMNS };
+        let column = panel * step;
+        let (at, count) = (row * width + column, step.min(width - column));
+        let bias = self.bias.map(|bias| {
+            let group = row / self.bias_rows;
+            &bias[(group * weight.panels() + panel) * COLUMNS..][..COLUMNS]
+        });
+        let add = self.add.map(|add| &add[at..at + count]);
+        // SAFETY: the caller's promise.
+        let out = unsafe { out.part(at, count) };
+        finish_row(isa, sums, Extras { bias, add, gated: weight.is_gated() }, out);
     }
 }
 

@@ -6,6 +6,7 @@ use super::tile::COLUMNS;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Weights of a product: panels of 32 columns, each `[depth, 32]`, zeros behind the last column.
 ///
@@ -16,6 +17,7 @@ pub struct Weight {
     depth: usize,
     outputs: usize,
     gated: bool,
+    points: OnceLock<Lines<f32>>,
 }
 
 #[derive(Debug, Clone)]
@@ -79,7 +81,13 @@ impl Weight {
             })),
             Stored::F16(values) => Values::F16(packed(values, order, 1, |to, value, _| *to = value)),
         };
-        Self { values, depth: order.taps * order.inputs, outputs: order.outputs, gated: order.gated }
+        let Order { outputs, inputs, taps, gated } = order;
+        Self { values, depth: taps * inputs, outputs, gated, points: OnceLock::new() }
+    }
+
+    /// The weights at [`super::winograd`]'s points, which `map` makes at the first use and which are kept.
+    pub fn points(&self, map: impl FnOnce() -> Lines<f32>) -> &[f32] {
+        self.points.get_or_init(map)
     }
 
     /// Rows of a panel.
