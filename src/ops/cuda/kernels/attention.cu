@@ -328,6 +328,16 @@ __device__ __forceinline__ void mix_step<__nv_bfloat16>(float (&d)[32], const ui
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+// Groups take turns at queueing products, so that one's are multiplied while another turns scores into weights. Barrier
+// `group`, from 1 on, is passed by that group once the one before it has had its turn.
+constexpr int TURN = 2 * 128;
+__device__ __forceinline__ void turn_wait(int group) {
+  asm volatile("bar.sync %0, %1;" ::"r"(group), "n"(TURN) : "memory");
+}
+__device__ __forceinline__ void turn_pass(int group) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(group), "n"(TURN) : "memory");
+}
+
 // Queues the scores of 64 queries and a tile of keys.
 template <typename T> __device__ __forceinline__ void scores_begin(float (&scores)[64], uint32_t q, uint32_t k) {
   products_begin();
@@ -436,6 +446,7 @@ __device__ void attend_wide(const void* q, const void* k, const void* v, T* o, i
     float scores[64], mix[32] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, fade[2];
     uint32_t weights[8][4];
     const bool speaks = threadIdx.x % 128 == 0;
+    if (group == GROUPS) turn_pass(1);
     barrier_wait(q_full, 0);
     barrier_wait(k_full, 0);
     scores_begin<T>(scores, q_part, k_tiles);
@@ -448,11 +459,13 @@ __device__ void attend_wide(const void* q, const void* k, const void* v, T* o, i
     for (int tile = 1; tile < tiles; ++tile) {
       const int stage = tile % STAGES, before = (tile - 1) % STAGES;
       barrier_wait(k_full + 8 * stage, tile / STAGES & 1);
+      barrier_wait(v_full + 8 * before, (tile - 1) / STAGES & 1);
+      turn_wait(group);
       pin(scores);
       scores_begin<T>(scores, q_part, k_tiles + stage * TILE_BYTES);
-      barrier_wait(v_full + 8 * before, (tile - 1) / STAGES & 1);
       pin(mix);
       mix_begin<T>(mix, weights, v_tiles + before * TILE_BYTES);
+      turn_pass(group % GROUPS + 1);
       products_wait<1>();
       pin(scores);
       if (speaks) barrier_arrive(k_free + 8 * stage);
