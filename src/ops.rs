@@ -20,6 +20,7 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod host;
+mod join;
 mod linear;
 mod linears;
 mod norm;
@@ -36,6 +37,7 @@ pub use conv2d::{Conv2d, ConvShape, Padding};
 pub use cpu::isa::Isa;
 pub use cpu::peak::peak;
 pub use host::{activation_dtype, activations, memory_taken, open_gpu};
+pub use join::join;
 pub use linear::{GatedLinear, Linear};
 pub use linears::Linears;
 pub use norm::{GroupNorm, LayerNorm};

@@ -5,7 +5,7 @@ use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
 use super::config::UnetConfig;
 use super::embed::{Sinusoid, TimestepEmbedding};
 use crate::error::{Error, Result};
-use crate::ops::{Conv2d, ConvShape, Padding, Replay, activations, silu};
+use crate::ops::{Conv2d, ConvShape, Padding, Replay, activations, join, silu};
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 
@@ -257,7 +257,7 @@ impl Unet {
         for block in &self.up_blocks {
             for layer in 0..block.layers.resnets.len() {
                 let skip = skips.pop().expect("the way up has as many layers as the way down left skips");
-                let joined = Tensor::cat(&[&x, &skip], D::Minus1)?;
+                let joined = join(&x, &skip)?;
                 x = block.layers.forward(layer, &joined, &time, context)?;
             }
             if let (Some(upsample), Some(skip)) = (&block.upsample, skips.last()) {

@@ -17,7 +17,8 @@ use serde_json::Value;
 const KERNELS: f64 = 1.09;
 
 /// The same for the pooled vectors, whose few numbers leave more to chance: roundings as many and as large as on a GPU, at
-/// random numbers, gave errors from 6.17e-3 to 9.69e-3 in 200 runs of `tests/fixtures/chance_bf16.py`; torch's is 7.88e-3.
+/// random numbers, gave errors from 7.08e-3 to 1.10e-2 in 200 runs of `tests/fixtures/chance_bf16.py`, the middle one
+/// 8.65e-3; torch's is 7.88e-3. Held to less than the worst of them.
 const POOLED: f64 = 1.23;
 
 /// How large the error at `stage` may be where that of torch is `torch`.

@@ -1,7 +1,7 @@
 //! Maps of single numbers, gates, and enlarging.
 
 use super::gpu::{Arg, Gpu, Source, Threads, address, at, empty, empty_of};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use candle_core::{D, DType, Tensor};
 
 /// A non-linearity, by the number that the kernel knows it by.
@@ -119,6 +119,33 @@ pub(in crate::ops) fn enlarge(x: &Tensor, size: (usize, usize)) -> Result<Tensor
         (Source::Pointwise, "enlarge", None),
         threads,
         &[&[at(&x)?, at(&y)?][..], &sizes].concat(),
+    )?;
+    Ok(y)
+}
+
+/// Whether there is a kernel that joins pixels of these widths.
+pub(in crate::ops) fn takes_join(a: &Tensor, b: &Tensor) -> Result<bool> {
+    let whole =
+        |x: &Tensor| Ok::<_, Error>((x.dim(D::Minus1)? * x.dtype().size_in_bytes()).is_multiple_of(16));
+    Ok(whole(a)? && whole(b)?)
+}
+
+/// The channels of `a` `[.., A]` before those of `b` `[.., B]`; a pixel of either must be a whole number of 16 bytes.
+pub(in crate::ops) fn join(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (a, b) = (a.contiguous()?, b.contiguous()?);
+    let (left, right) = (a.dim(D::Minus1)?, b.dim(D::Minus1)?);
+    let rows = a.elem_count() / left;
+    let mut shape = a.dims().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = left + right;
+    }
+    let y = empty(&shape, &a)?;
+    let runs = |channels: usize| channels * a.dtype().size_in_bytes() / 16;
+    let sizes = [rows.into(), runs(left).into(), runs(right).into()];
+    Gpu::of(&a)?.launch(
+        (Source::Pointwise, "join", None),
+        Threads::line(rows * runs(left + right)),
+        &[&[at(&a)?, at(&b)?, at(&y)?][..], &sizes].concat(),
     )?;
     Ok(y)
 }

@@ -209,6 +209,8 @@ impl Plan {
         let preference = result::create_matmul_pref().map_err(refused)?;
         let alignment = if key.aligned { 16u32 } else { key.dtype.size_in_bytes() as u32 };
         let workspace = WORKSPACE;
+        // Parts of a split sum are added in f32, never in the type of the result.
+        let schemes = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
         // SAFETY: the results are plain numbers; the library fills the first `found` of them.
         let mut results: [sys::cublasLtMatmulHeuristicResult_t; TRIED] = unsafe { std::mem::zeroed() };
         let mut found = 0;
@@ -219,6 +221,7 @@ impl Plan {
                 result::set_matmul_pref_attribute(preference, attribute, from, size).map_err(refused)
             };
             set(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const workspace).cast(), 8)?;
+            set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const schemes).cast(), 4)?;
             for attribute in [
                 Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
                 Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::ops::testing::random;
 use crate::ops::{
     Activation, Conv2d, ConvShape, GatedLinear, GroupNorm, LayerNorm, Linear, Linears, Mask, Padding, Replay,
-    attention, reference, silu,
+    attention, join, reference, silu,
 };
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -71,6 +71,62 @@ fn linear_maps_are_those_of_the_reference() {
             let got = linear.forward_add(&x, &there(&residual, dtype, &device)).unwrap();
             assert_near(&what, &got, &(want + residual).unwrap(), bound);
         }
+    }
+}
+
+/// The largest distance of `got` from `want` in units of the last place that `dtype` stores `size` with, less 2^-17 of the
+/// greatest number, by which sums in f32 may be off.
+fn last_places(got: &Tensor, want: &Tensor, size: &Tensor, dtype: DType) -> f32 {
+    let values = |x: &Tensor| {
+        let x = x.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
+        x.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let digits = if dtype == DType::F16 { 10.0 } else { 7.0 };
+    let (got, want, size) = (values(got), values(want), values(size));
+    let slack = want.iter().fold(0f32, |most, value| most.max(value.abs())) * 2f32.powi(-17);
+    let place = |value: f32| (value.abs().max(f32::MIN_POSITIVE).log2().floor() - digits).exp2();
+    let off = got.iter().zip(&want).map(|(a, b)| (a - b).abs() - slack);
+    off.zip(&size).fold(0f32, |most, (off, size)| most.max(off / place(*size)))
+}
+
+/// A product with its bias is rounded once, when it is stored. With a residual the library may round the sum before it adds
+/// the bias as well (it does for rows of 12 numbers), so that two halves of a last place are allowed, of the greater of both
+/// sums.
+#[test]
+fn linear_maps_round_products_once_and_sums_at_most_twice() {
+    let device = gpu();
+    for dtype in [DType::F16, DType::BF16] {
+        for (rows, inputs, outputs) in [(77, 12, 36), (77, 72, 24), (77, 2048, 1280), (300, 5120, 640)] {
+            let what = format!("{dtype:?} {rows}x{inputs} to {outputs}");
+            let weight = (rounded(&[outputs, inputs], 1, dtype) / (inputs as f64).sqrt()).unwrap();
+            let weight = weight.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+            let bias = rounded(&[outputs], 2, dtype);
+            let vb = weights(&[("weight", &weight), ("bias", &bias)], dtype, &device);
+            let (x, residual) =
+                (rounded(&[1, rows, inputs], 3, dtype), rounded(&[1, rows, outputs], 4, dtype));
+            let want = reference::Linear::new(weight, Some(bias.clone())).forward(&x).unwrap();
+            let linear = Linear::load(&vb, inputs, outputs).unwrap();
+            let x = there(&x, dtype, &device);
+            let plain = last_places(&linear.forward(&x).unwrap(), &want, &want, dtype);
+            let sum = (&want + &residual).unwrap();
+            let unbiased = sum.broadcast_sub(&bias).unwrap();
+            let greater = sum.abs().unwrap().maximum(&unbiased.abs().unwrap()).unwrap();
+            let got = linear.forward_add(&x, &there(&residual, dtype, &device)).unwrap();
+            let added = last_places(&got, &sum, &greater, dtype);
+            println!("{what}: {plain:.3} last places, with a residual {added:.3}");
+            assert!(plain <= 0.5 && added <= 1.0, "{what}: {plain}, with a residual {added}");
+        }
+    }
+}
+
+#[test]
+fn channels_are_joined_in_order() {
+    let device = gpu();
+    for (dtype, left, right) in [(DType::F16, 24, 40), (DType::F32, 4, 8), (DType::BF16, 5, 3)] {
+        let (a, b) = (rounded(&[2, 3, 5, left], 1, dtype), rounded(&[2, 3, 5, right], 2, dtype));
+        let want = Tensor::cat(&[&a, &b], D::Minus1).unwrap();
+        let got = join(&there(&a, dtype, &device), &there(&b, dtype, &device)).unwrap();
+        assert_near("joined", &got, &want, 0.0);
     }
 }
 

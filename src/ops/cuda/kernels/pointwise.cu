@@ -44,6 +44,15 @@ extern "C" __global__ void enlarge(const uint4* x, uint4* y, int height, int wid
   y[at] = x[from];
 }
 
+// y [rows, left + right]: rows of a [rows, left] and of b [rows, right] side by side. A thread copies 16 bytes; widths
+// count such.
+extern "C" __global__ void join(const uint4* a, const uint4* b, uint4* y, int rows, int left, int right) {
+  const unsigned at = blockIdx.x * blockDim.x + threadIdx.x, width = left + right, row = at / width;
+  if (row >= rows) return;
+  const unsigned column = at % width;
+  y[at] = column < left ? a[row * left + column] : b[row * right + column - left];
+}
+
 // For each of some rows up to eight terms, each with its coefficient; a term at address 0 is none.
 struct Sums {
   unsigned long long terms[16][8];
