@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Times easel and diffusers on one GPU, in one run, and prints one table.
 
-    python3 compare.py --easel target/release/easel [--rows 1,2,4,8] [--parts unet,vae,picture] [--compile CELLS]
+    python3 compare.py [--easel target/release/easel] [--rows 1,2,4,8] [--parts unet,vae,picture] [--compile CELLS]
 
 Needs torch with CUDA and diffusers 0.42. Both sides take SDXL's real sizes with random weights, which cost what trained
 ones cost. diffusers runs channels last, its VAE in bf16 as easel's, and for the cells under --compile also as
-torch.compile makes it: --mode says how (max-autotune), --blocks compiles the UNet's repeated transformer blocks alone and
+torch.compile makes it: --mode says how (max-autotune; reduce-overhead takes some two and a half minutes), --blocks compiles the UNet's repeated transformer blocks alone and
 leaves its convolutions, its norms and the VAE as they are. A whole network takes max-autotune more than eight minutes for
 each shape on an idle GPU, even with TORCHINDUCTOR_MAX_AUTOTUNE_CONV_BACKENDS=ATEN, which leaves out Triton's convolutions;
 TORCHINDUCTOR_MAX_AUTOTUNE_GEMM_BACKENDS=ATEN leaves out its products too. All is compiled before anything is timed, and
@@ -175,7 +175,7 @@ def compiled_peer(args, cells):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--easel", required=True)
+    parser.add_argument("--easel", help="the binary; without it diffusers alone is timed")
     parser.add_argument("--rows", default="1,2,4,8")
     parser.add_argument("--parts", default="unet,vae,picture")
     parser.add_argument("--sizes", default="1024x1024,512x512")
@@ -185,6 +185,8 @@ def arguments():
                         help="what is also timed compiled, for instance 1024x1024:unet:2,1024x1024:picture:1")
     parser.add_argument("--mode", default="max-autotune", help="torch.compile's mode")
     parser.add_argument("--blocks", action="store_true", help="compile the repeated blocks of the UNet alone")
+    parser.add_argument("--no-eager", action="store_true", help="leave out diffusers as it is without torch.compile")
+    parser.add_argument("--cudnn-benchmark", action="store_true", help="let cuDNN time its algorithms for diffusers")
     parser.add_argument("--hold", type=pathlib.Path, metavar="FILE", help="wait for this file before timing")
     return parser.parse_args()
 
@@ -192,6 +194,7 @@ def arguments():
 def main():
     args = arguments()
     import torch
+    torch.backends.cudnn.benchmark = args.cudnn_benchmark
     parts, sizes = args.parts.split(","), args.sizes.split(",")
     rows = [int(count) for count in args.rows.split(",")]
     cells = [(size, part, int(count)) for size, part, count in
@@ -215,7 +218,7 @@ def main():
             time.sleep(0.2)
         product, copy = peaks()
         for dtype in args.dtypes.split(","):
-            for size in sizes:
+            for size in sizes if args.easel else []:
                 for line in easel(args, size, parts, rows, dtype):
                     key = (size, line["what"], line["rows"])
                     put(key, f"easel {dtype}", 1e3 * line["median_s"])
@@ -223,7 +226,7 @@ def main():
         if compiled:
             time_peer(compiled, f"diffusers {args.dtypes.split(',')[0]} compiled", cells)
             torch.compiler.set_stance("default")
-        for dtype in args.dtypes.split(","):
+        for dtype in [] if args.no_eager else args.dtypes.split(","):
             peer = Peer(dtype)
             time_peer(peer, f"diffusers {dtype}", [(s, p, count) for s in sizes for p in parts for count in rows])
             del peer
