@@ -5,8 +5,9 @@
 
 Needs torch with CUDA and diffusers 0.42. Both sides take SDXL's real sizes with random weights, which cost what trained
 ones cost. diffusers runs channels last, its VAE in bf16 as easel's, and for the cells under --compile also as
-torch.compile makes it: --mode says how (max-autotune; reduce-overhead takes some two and a half minutes), --blocks compiles the UNet's repeated transformer blocks alone and
-leaves its convolutions, its norms and the VAE as they are. A whole network takes max-autotune more than eight minutes for
+torch.compile makes it: --mode says how (max-autotune; reduce-overhead takes some two and a half minutes), --blocks compiles
+the UNet's repeated transformer blocks alone and leaves its convolutions, its norms and the VAE as they are. A whole network
+takes max-autotune more than eight minutes for
 each shape on an idle GPU, even with TORCHINDUCTOR_MAX_AUTOTUNE_CONV_BACKENDS=ATEN, which leaves out Triton's convolutions;
 TORCHINDUCTOR_MAX_AUTOTUNE_GEMM_BACKENDS=ATEN leaves out its products too. All is compiled before anything is timed, and
 with --hold FILE nothing is timed before that file is there.
