@@ -14,6 +14,7 @@
 
 mod activation;
 mod attention;
+mod bands;
 mod combine;
 mod conv2d;
 mod cpu;
@@ -32,8 +33,9 @@ mod testing;
 
 pub use activation::{Activation, silu};
 pub use attention::{Mask, attention};
+pub use bands::{Bands, View};
 pub use combine::combine;
-pub use conv2d::{Conv2d, ConvShape, Padding};
+pub use conv2d::{BandConv, Conv2d, ConvShape, Padding};
 pub use cpu::isa::Isa;
 pub use cpu::peak::peak;
 pub use host::{activation_dtype, activations, memory_taken, open_gpu};

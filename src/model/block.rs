@@ -1,8 +1,8 @@
 //! Residual blocks and the steps between sizes, which the UNet and the VAE share.
 
 use crate::error::Result;
-use crate::ops::{Conv2d, ConvShape, GroupNorm, Linear, Padding};
-use candle_core::Tensor;
+use crate::ops::{Bands, Conv2d, ConvShape, GroupNorm, Linear, Padding, View};
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 /// The sizes of a residual block.
@@ -29,6 +29,7 @@ pub(super) struct Resnet {
     norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Conv2d>,
+    outputs: usize,
 }
 
 impl Resnet {
@@ -45,6 +46,7 @@ impl Resnet {
             norm2: GroupNorm::load(&vb.pp("norm2"), outputs, groups, eps)?,
             conv2: Conv2d::load(&vb.pp("conv2"), ConvShape::same3(outputs, outputs))?,
             conv_shortcut: (inputs != outputs).then(|| shortcut(vb.pp("conv_shortcut"))).transpose()?,
+            outputs,
         })
     }
 
@@ -60,6 +62,42 @@ impl Resnet {
             None => x.clone(),
         };
         self.conv2.forward_add(&self.norm2.forward_silu(&inner)?, &shortcut)
+    }
+
+    /// [`Resnet::forward`] without a time embedding, letting go of `x` while it is read.
+    pub fn forward_bands(&self, mut x: Bands) -> Result<Bands> {
+        let (mut inner, shortcut) = self.open_bands(&mut x)?;
+        let mut shortcut = shortcut.unwrap_or(x);
+        let map = self.norm2.map(&inner)?;
+        let conv = self.conv2.for_bands(View::normed(&inner, &map))?;
+        let mut out = inner.next(1, self.outputs);
+        for lines in out.cuts() {
+            let residual = shortcut.numbers(lines.clone());
+            shortcut.release(lines.end);
+            let band = conv.band(View::normed(&inner, &map), &lines, Some(&residual));
+            inner.release(lines.end - 1);
+            out.push(lines, band);
+        }
+        Ok(out)
+    }
+
+    /// What is between the convolutions, and the shortcut if it is not `x` itself.
+    fn open_bands(&self, x: &mut Bands) -> Result<(Bands, Option<Bands>)> {
+        let map = self.norm1.map(x)?;
+        let conv = self.conv1.for_bands(View::normed(x, &map))?;
+        let conv_shortcut =
+            self.conv_shortcut.as_ref().map(|conv| conv.for_bands(View::plain(x))).transpose()?;
+        let mut inner = x.next(1, self.outputs);
+        let mut shortcut = conv_shortcut.as_ref().map(|_| x.next(1, self.outputs));
+        for lines in inner.cuts() {
+            inner.push(lines.clone(), conv.band(View::normed(x, &map), &lines, None));
+            if let (Some(conv), Some(shortcut)) = (&conv_shortcut, &mut shortcut) {
+                let band = conv.band(View::plain(x), &lines, None);
+                x.release(lines.end - 1);
+                shortcut.push(lines, band);
+            }
+        }
+        Ok((inner, shortcut))
     }
 }
 
@@ -85,17 +123,30 @@ impl Downsample {
 #[derive(Debug)]
 pub(super) struct Upsample {
     conv: Conv2d,
+    channels: usize,
 }
 
 impl Upsample {
     /// Reads `conv`.
     pub fn load(vb: &VarBuilder, channels: usize) -> Result<Self> {
-        Ok(Self { conv: Conv2d::load(&vb.pp("conv"), ConvShape::same3(channels, channels))? })
+        Ok(Self { conv: Conv2d::load(&vb.pp("conv"), ConvShape::same3(channels, channels))?, channels })
     }
 
     /// Maps `[B, H, W, C]` to `[B, height, width, C]` for the `size` (height, width).
     pub fn forward(&self, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
         self.conv.forward_enlarged(x, size)
+    }
+
+    /// Maps bands to ones of twice the height and width, letting go of `x` while it is read.
+    pub fn forward_bands(&self, mut x: Bands) -> Result<Bands> {
+        let conv = self.conv.for_bands(View::doubled(&x))?;
+        let mut out = x.next(2, self.channels);
+        for lines in out.cuts() {
+            let band = conv.band(View::doubled(&x), &lines, None);
+            x.release((lines.end - 1) / 2);
+            out.push(lines, band);
+        }
+        Ok(out)
     }
 }
 
@@ -104,6 +155,7 @@ impl Upsample {
 pub(super) struct OutputHead {
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
+    outputs: usize,
 }
 
 impl OutputHead {
@@ -112,11 +164,25 @@ impl OutputHead {
         Ok(Self {
             conv_norm_out: GroupNorm::load(&vb.pp("conv_norm_out"), shape.inputs, shape.groups, shape.eps)?,
             conv_out: Conv2d::load(&vb.pp("conv_out"), ConvShape::same3(shape.inputs, shape.outputs))?,
+            outputs: shape.outputs,
         })
     }
 
     /// Maps `[B, H, W, inputs]` to `[B, H, W, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.conv_out.forward(&self.conv_norm_out.forward_silu(x)?)
+    }
+
+    /// Maps bands to the whole picture `[1, H, W, outputs]` in f32.
+    pub fn forward_bands(&self, mut x: Bands) -> Result<Tensor> {
+        let map = self.conv_norm_out.map(&x)?;
+        let conv = self.conv_out.for_bands(View::normed(&x, &map))?;
+        let mut out = x.next(1, self.outputs).kept_in(DType::F32);
+        for lines in x.cuts() {
+            let band = conv.band(View::normed(&x, &map), &lines, None);
+            x.release(lines.end - 1);
+            out.push(lines, band);
+        }
+        out.whole()
     }
 }

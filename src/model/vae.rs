@@ -4,8 +4,8 @@ use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
 use super::config::VaeConfig;
 pub use super::vae_tiles::Tiling;
 use crate::error::Result;
-use crate::ops::{Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, attention};
-use candle_core::{D, Tensor};
+use crate::ops::{Bands, Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, attention};
+use candle_core::{D, DType, Tensor};
 use candle_nn::VarBuilder;
 
 /// Epsilon of every group norm of the VAE.
@@ -150,6 +150,8 @@ struct Decoder {
     mid_block: MidBlock,
     up_blocks: Vec<(Vec<Resnet>, Option<Upsample>)>,
     head: OutputHead,
+    /// The type that bands are kept in.
+    kept: DType,
 }
 
 impl Decoder {
@@ -170,11 +172,16 @@ impl Decoder {
             mid_block: MidBlock::load(&vb.pp("mid_block"), config, channels[0])?,
             up_blocks: (0..channels.len()).map(up_block).collect::<Result<_>>()?,
             head: OutputHead::load(vb, shape(config, bottom, RGB))?,
+            kept: vb.dtype(),
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = self.mid_block.forward(&self.conv_in.forward(x)?)?;
+        if Bands::take(&x) {
+            let pictures = (0..x.dim(0)?).map(|row| self.enlarge_by_bands(&x.narrow(0, row, 1)?));
+            return Ok(Tensor::cat(&pictures.collect::<Result<Vec<_>>>()?, 0)?);
+        }
         for (resnets, upsample) in &self.up_blocks {
             for resnet in resnets {
                 x = resnet.forward(&x, None)?;
@@ -184,6 +191,21 @@ impl Decoder {
             }
         }
         self.head.forward(&x)
+    }
+
+    /// The picture that one row becomes behind the middle block: its layers grow to a hundred times what they hold
+    /// before, so that they are kept in as few bits as the weights, and never two of them whole.
+    fn enlarge_by_bands(&self, row: &Tensor) -> Result<Tensor> {
+        let mut x = Bands::of(row, self.kept)?;
+        for (resnets, upsample) in &self.up_blocks {
+            for resnet in resnets {
+                x = resnet.forward_bands(x)?;
+            }
+            if let Some(upsample) = upsample {
+                x = upsample.forward_bands(x)?;
+            }
+        }
+        self.head.forward_bands(x)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Two-dimensional convolution on `[B, H, W, C]`.
 
+use super::bands::{View, elsewhere};
 use super::cpu::patches::Walk;
+use super::cpu::product::Prepared;
 use super::cpu::weight::Order;
 #[cfg(feature = "cuda")]
 use super::cuda;
@@ -10,6 +12,7 @@ use super::reference;
 use crate::error::Result;
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use std::ops::Range;
 
 /// Zeros put around a picture before it is convolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,12 +165,39 @@ impl Conv2d {
         }
     }
 
+    /// The convolution, stride 1, for bands of what `view` sees: its weight is mapped once for all of them.
+    pub fn for_bands(&self, view: View) -> Result<BandConv<'_>> {
+        let Kind::Cpu(product) = &self.kind else { return Err(elsewhere()) };
+        let whole = self.shape.walk(view.size(), view.size());
+        Ok(BandConv { product, prepared: product.prepared(&whole), kernel: self.shape.kernel })
+    }
+
     fn on_cpu(&self, product: &Product, x: &Tensor, seen: (usize, usize), added: Added) -> Result<Tensor> {
         let batch = x.dim(0)?;
         let walk = self.shape.walk(size(x)?, seen);
         let (height, width) = walk.out;
         let values = product.multiply(x, walk, batch * height * width, added)?;
         tensor(values, (batch, height, width, self.shape.outputs))
+    }
+}
+
+/// A convolution that is computed band by band.
+#[derive(Debug)]
+pub struct BandConv<'a> {
+    product: &'a Product,
+    prepared: Prepared<'a>,
+    kernel: usize,
+}
+
+impl BandConv<'_> {
+    /// The band of `lines`, which begin at a multiple of four, plus `residual` of its size.
+    pub fn band(&self, view: View, lines: &Range<usize>, residual: Option<&[f32]>) -> Vec<f32> {
+        let (margin, width) = (self.kernel / 2, view.size().1);
+        let window = view.window(lines.clone(), margin);
+        let stored = (lines.len() + 2 * margin, width + 2 * margin);
+        let out = (lines.len(), width);
+        let walk = Walk { stored, seen: stored, out, kernel: self.kernel, stride: 1, before: 0 };
+        self.product.multiply_part(&self.prepared, &window, walk, residual)
     }
 }
 

@@ -20,5 +20,6 @@ pub mod product;
 pub mod scratch;
 pub mod shared;
 pub mod tile;
+pub mod values;
 pub mod weight;
 pub mod winograd;

@@ -1,7 +1,8 @@
 //! Normalisation. Means and variances are taken in f32 or better whatever the activations are stored in.
 
+use super::bands::{Bands, elsewhere};
 use super::cpu::isa::Isa;
-use super::cpu::norm::{Affine, group_norm, layer_norm};
+use super::cpu::norm::{Affine, Moments, group_norm, layer_norm};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::host::{holds, plain, read, tensor, vector};
@@ -90,6 +91,18 @@ impl GroupNorm {
             GroupKind::Cuda { scale, groups } => cuda::norm::group_norm(x, scale, *groups, true),
             GroupKind::Elsewhere(norm) => norm.forward_silu(x),
         }
+    }
+}
+
+impl GroupNorm {
+    /// What the norm of all of `bands` does to each channel: factors, then summands.
+    pub fn map(&self, bands: &Bands) -> Result<Vec<f32>> {
+        let GroupKind::Cpu { scale, groups } = &self.kind else { return Err(elsewhere()) };
+        let mut moments = Moments::default();
+        for line in bands.lines() {
+            moments.add(Isa::current(), line, bands.channels());
+        }
+        Ok(moments.maps(*groups, scale.affine()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::cpu::isa::Isa;
 use super::cpu::patches::{Patches, Walk};
-use super::cpu::product::{Finish, multiply};
+use super::cpu::product::{Finish, Prepared, multiply};
 use super::cpu::tile::COLUMNS;
 use super::cpu::weight::{Order, Weight};
 use super::host::{pack, plain, read, vector};
@@ -52,6 +52,28 @@ impl Product {
         let add = residual.as_ref().map(|numbers| numbers.slice()).transpose()?;
         let finish = Finish { bias, bias_rows, add };
         Ok(multiply(Isa::current(), &patches, &self.weight, finish, rows))
+    }
+
+    /// The weight, prepared for parts of what `whole` walks over.
+    pub fn prepared(&self, whole: &Walk) -> Prepared<'_> {
+        Prepared::new(Isa::current(), &self.weight, whole)
+    }
+
+    /// What [`Product::prepared`] gave, times the part `x` `[H, W, inputs]`, walked over, plus `residual`.
+    pub fn multiply_part(
+        &self,
+        prepared: &Prepared,
+        x: &[f32],
+        walk: Walk,
+        residual: Option<&[f32]>,
+    ) -> Vec<f32> {
+        let rows = walk.out.0 * walk.out.1;
+        let patches = Patches { data: x, channels: self.order.inputs, walk };
+        prepared.multiply(
+            &patches,
+            Finish { bias: self.bias.as_deref(), bias_rows: rows, add: residual },
+            rows,
+        )
     }
 
     /// The rows of `shift` and, for each, the bias with it added.

@@ -2,14 +2,19 @@
 
 use candle_core::{Device, Tensor};
 
-/// A tensor of numbers in -1..1 that depend on the seed alone.
-pub(super) fn random(shape: &[usize], seed: u32) -> Tensor {
-    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+/// `count` numbers in -1..1 that depend on the seed alone.
+pub(super) fn numbers(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
     let next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     };
-    let values: Vec<f32> = std::iter::repeat_with(next).take(shape.iter().product()).collect();
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+/// A tensor of numbers in -1..1 that depend on the seed alone.
+pub(super) fn random(shape: &[usize], seed: u32) -> Tensor {
+    let values = numbers(shape.iter().product(), seed.wrapping_mul(2_654_435_761).wrapping_add(1));
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 

@@ -3,6 +3,7 @@
 use super::isa::{Isa, vectorised};
 use super::math::silu;
 use super::shared::{Slot, filled};
+use super::values::{Values, Wide};
 use rayon::prelude::*;
 
 /// Pixels whose sums are taken in f32 before they go on in f64.
@@ -32,101 +33,136 @@ pub fn group_norm(
     let channels = affine.weight.len();
     let picture = x.len() / batch;
     let chunk = PIXELS * channels;
-    let chunks = picture.div_ceil(chunk);
-    // Means and sums of squared distances from them, for each chunk of pixels: [B * chunks, 2, C].
-    let mut moments = vec![0f32; batch * chunks * 2 * channels];
-    moments.par_chunks_mut(2 * channels).enumerate().for_each(|(at, moments)| {
-        let pixels = x[at / chunks * picture..][..picture].chunks(chunk).nth(at % chunks);
-        channel_moments(isa, pixels.unwrap_or_default(), moments);
-    });
-    let maps: Vec<Vec<f32>> = (0..batch)
-        .into_par_iter()
-        .map(|row| {
-            let moments = &moments[row * chunks * 2 * channels..][..chunks * 2 * channels];
-            channel_maps(moments, picture / channels, groups, affine)
+    let maps: Vec<Vec<f32>> = x
+        .par_chunks(picture)
+        .map(|picture| {
+            let mut moments = Moments::default();
+            moments.add(isa, Values::F32(picture), channels);
+            moments.maps(groups, affine)
         })
         .collect();
     let write = |out: &mut [Slot]| {
         out.par_chunks_mut(picture).zip(x.par_chunks(picture)).zip(&maps).for_each(|((out, x), map)| {
             out.par_chunks_mut(chunk)
                 .zip(x.par_chunks(chunk))
-                .for_each(|(out, x)| map_channels(isa, x, (map, active), out));
+                .for_each(|(out, x)| map_channels(isa, Values::F32(x), (map, active), out));
         });
     };
     // SAFETY: whole pixels make up each chunk, chunks each picture and pictures the batch.
     unsafe { filled(x.len(), write) }
 }
 
+/// Means of the channels and sums of squared distances from them, for each chunk of a picture's pixels.
+#[derive(Debug, Default)]
+pub struct Moments {
+    /// `[chunks, 2, C]`.
+    values: Vec<f32>,
+    /// Pixels of each chunk.
+    counts: Vec<f64>,
+}
+
+impl Moments {
+    /// Adds the next `pixels` `[.., C]` of the picture.
+    pub fn add(&mut self, isa: Isa, pixels: Values, channels: usize) {
+        let (chunk, known) = (PIXELS * channels, self.values.len());
+        let chunks = pixels.len().div_ceil(chunk);
+        let part = |at: usize| at * chunk..pixels.len().min((at + 1) * chunk);
+        self.counts.extend((0..chunks).map(|at| (part(at).len() / channels) as f64));
+        self.values.resize(known + chunks * 2 * channels, 0.0);
+        let moments = self.values[known..].par_chunks_mut(2 * channels).enumerate();
+        moments.for_each(|(at, moments)| channel_moments(isa, pixels.part(part(at)), moments));
+    }
+
+    /// Factors, then summands, for each channel.
+    pub fn maps(&self, groups: usize, affine: Affine) -> Vec<f32> {
+        let channels = affine.weight.len();
+        let width = channels / groups;
+        let pixels: f64 = self.counts.iter().sum();
+        let chunks = || self.values.chunks_exact(2 * channels).zip(&self.counts);
+        let mut map = vec![0f32; 2 * channels];
+        for group in 0..groups {
+            let members = group * width..(group + 1) * width;
+            let all = pixels * width as f64;
+            let sum: f64 = chunks()
+                .map(|(chunk, count)| {
+                    count * chunk[members.clone()].iter().map(|m| f64::from(*m)).sum::<f64>()
+                })
+                .sum();
+            let mean = sum / all;
+            let square: f64 = chunks()
+                .map(|(chunk, count)| {
+                    let (means, squares) = chunk.split_at(channels);
+                    let members = means[members.clone()].iter().zip(&squares[members.clone()]);
+                    members.map(|(m, s)| f64::from(*s) + count * (f64::from(*m) - mean).powi(2)).sum::<f64>()
+                })
+                .sum();
+            let scale = 1.0 / (square / all + affine.eps).sqrt();
+            for channel in members {
+                let factor = f64::from(affine.weight[channel]) * scale;
+                map[channel] = factor as f32;
+                map[channels + channel] = (f64::from(affine.bias[channel]) - mean * factor) as f32;
+            }
+        }
+        map
+    }
+}
+
 vectorised!(
     /// Mean and sum of squared distances from it of each channel of up to [`PIXELS`] pixels, into zeros.
-    fn channel_moments(pixels: &[f32], moments: &mut [f32]) => channel_moments_inner
+    fn channel_moments(pixels: Values, moments: &mut [f32]) => channel_moments_inner
 );
 
 #[inline(always)]
-fn channel_moments_inner<const FUSED: bool>(pixels: &[f32], moments: &mut [f32]) {
+fn channel_moments_inner<const FUSED: bool>(pixels: Values, moments: &mut [f32]) {
+    match pixels {
+        Values::F32(pixels) => moments_of(pixels, moments),
+        Values::Bf16(pixels) => moments_of(pixels, moments),
+    }
+}
+
+#[inline(always)]
+fn moments_of<T: Wide>(pixels: &[T], moments: &mut [f32]) {
     let channels = moments.len() / 2;
     let (means, squares) = moments.split_at_mut(channels);
     let share = 1.0 / (pixels.len() / channels) as f32;
     for pixel in pixels.chunks_exact(channels) {
         for (sum, value) in means.iter_mut().zip(pixel) {
-            *sum += value;
+            *sum += value.wide();
         }
     }
     means.iter_mut().for_each(|sum| *sum *= share);
     for pixel in pixels.chunks_exact(channels) {
         for ((sum, mean), value) in squares.iter_mut().zip(means.iter()).zip(pixel) {
-            *sum += (value - mean) * (value - mean);
+            *sum += (value.wide() - mean) * (value.wide() - mean);
         }
     }
-}
-
-/// Factors, then summands, for each channel, from the moments of the chunks of one picture.
-fn channel_maps(moments: &[f32], pixels: usize, groups: usize, affine: Affine) -> Vec<f32> {
-    let channels = affine.weight.len();
-    let width = channels / groups;
-    let counts: Vec<f64> = (0..pixels).step_by(PIXELS).map(|at| PIXELS.min(pixels - at) as f64).collect();
-    let chunks = || moments.chunks_exact(2 * channels).zip(&counts);
-    let mut map = vec![0f32; 2 * channels];
-    for group in 0..groups {
-        let members = group * width..(group + 1) * width;
-        let all = (pixels * width) as f64;
-        let sum: f64 = chunks()
-            .map(|(chunk, count)| count * chunk[members.clone()].iter().map(|m| f64::from(*m)).sum::<f64>())
-            .sum();
-        let mean = sum / all;
-        let square: f64 = chunks()
-            .map(|(chunk, count)| {
-                let (means, squares) = chunk.split_at(channels);
-                let members = means[members.clone()].iter().zip(&squares[members.clone()]);
-                members.map(|(m, s)| f64::from(*s) + count * (f64::from(*m) - mean).powi(2)).sum::<f64>()
-            })
-            .sum();
-        let scale = 1.0 / (square / all + affine.eps).sqrt();
-        for channel in members {
-            let factor = f64::from(affine.weight[channel]) * scale;
-            map[channel] = factor as f32;
-            map[channels + channel] = (f64::from(affine.bias[channel]) - mean * factor) as f32;
-        }
-    }
-    map
 }
 
 vectorised!(
     /// Scales and shifts each channel, then applies SiLU if asked.
-    fn map_channels(x: &[f32], map: (&[f32], bool), out: &mut [Slot]) => map_channels_inner
+    pub fn map_channels(x: Values, map: (&[f32], bool), out: &mut [Slot]) => map_channels_inner
 );
 
 #[inline(always)]
-fn map_channels_inner<const FUSED: bool>(x: &[f32], (map, active): (&[f32], bool), out: &mut [Slot]) {
+fn map_channels_inner<const FUSED: bool>(x: Values, map: (&[f32], bool), out: &mut [Slot]) {
+    match x {
+        Values::F32(x) => map_of::<FUSED, _>(x, map, out),
+        Values::Bf16(x) => map_of::<FUSED, _>(x, map, out),
+    }
+}
+
+#[inline(always)]
+fn map_of<const FUSED: bool, T: Wide>(x: &[T], (map, active): (&[f32], bool), out: &mut [Slot]) {
     let channels = map.len() / 2;
     let (factors, summands) = map.split_at(channels);
     for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
         let terms = out.iter_mut().zip(x).zip(factors).zip(summands);
         if active {
-            terms
-                .for_each(|(((out, x), factor), summand)| _ = out.write(silu::<FUSED>(x * factor + summand)));
+            terms.for_each(|(((out, x), factor), summand)| {
+                out.write(silu::<FUSED>(x.wide() * factor + summand));
+            });
         } else {
-            terms.for_each(|(((out, x), factor), summand)| _ = out.write(x * factor + summand));
+            terms.for_each(|(((out, x), factor), summand)| _ = out.write(x.wide() * factor + summand));
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use super::isa::{Isa, vectorised};
 use super::math::gelu;
-use super::patches::Patches;
+use super::patches::{Patches, Walk};
 use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
 use super::tile::{self, COLUMNS, ROWS, Run};
 use super::weight::Weight;
-use super::winograd;
+use super::winograd::{self, Mapped};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -41,19 +41,67 @@ pub struct Finish<'a> {
 /// # Panics
 /// If the operands do not fit together.
 pub fn multiply(isa: Isa, patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) -> Vec<f32> {
+    check(patches, weight, finish, rows);
+    if !multiplies_pairs(isa, weight) && winograd::takes(isa, &patches.walk, weight) {
+        return winograd::convolve(isa, patches, weight, finish, rows);
+    }
+    multiply_directly(isa, patches, weight, finish, rows)
+}
+
+/// A weight for several products whose patches are parts of one picture: what is mapped for them is mapped once, and
+/// each element becomes what it would be in the product of the whole.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    isa: Isa,
+    weight: &'a Weight,
+    mapped: Option<Mapped<'a>>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Prepares `weight` for parts of what `whole` walks over.
+    pub fn new(isa: Isa, weight: &'a Weight, whole: &Walk) -> Self {
+        let mapped = !multiplies_pairs(isa, weight) && winograd::takes(isa, whole, weight);
+        Self { isa, weight, mapped: mapped.then(|| Mapped::of(isa, weight)) }
+    }
+
+    /// [`multiply`] for a part that begins a multiple of four lines below the top of the whole.
+    ///
+    /// # Panics
+    /// If the operands do not fit together.
+    pub fn multiply(&self, patches: &Patches<f32>, finish: Finish, rows: usize) -> Vec<f32> {
+        check(patches, self.weight, finish, rows);
+        match &self.mapped {
+            Some(mapped) => mapped.convolve(patches, finish, rows),
+            None => multiply_directly(self.isa, patches, self.weight, finish, rows),
+        }
+    }
+}
+
+/// Whether products with `weight` are dot products of bf16 pairs, if the channels come in pairs.
+fn multiplies_pairs(isa: Isa, weight: &Weight) -> bool {
+    isa == Isa::Avx512Bf16 && weight.has_pairs()
+}
+
+fn check(patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) {
     let width = weight.width();
     assert_eq!(patches.depth(), weight.depth(), "depths differ");
     assert!(finish.add.is_none_or(|add| add.len() == rows * width), "a number is added to each element");
     let biases = weight.panels() * COLUMNS * rows.div_ceil(finish.bias_rows.max(1));
     assert!(finish.bias.is_none_or(|bias| bias.len() == biases), "each group of rows has its bias");
+}
+
+fn multiply_directly(
+    isa: Isa,
+    patches: &Patches<f32>,
+    weight: &Weight,
+    finish: Finish,
+    rows: usize,
+) -> Vec<f32> {
     let Patches { data, channels, walk } = *patches;
-    if isa == Isa::Avx512Bf16 && weight.has_pairs() && channels.is_multiple_of(2) {
+    if multiplies_pairs(isa, weight) && channels.is_multiple_of(2) {
         let pairs = pairs(isa, data);
         let patches = Patches { data: &pairs, channels: channels / 2, walk };
         return Product { isa, patches, weight, finish }.compute(rows);
-    }
-    if winograd::takes(isa, patches, weight) {
-        return winograd::convolve(isa, patches, weight, finish, rows);
     }
     Product { isa, patches: *patches, weight, finish }.compute(rows)
 }

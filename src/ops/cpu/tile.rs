@@ -147,15 +147,7 @@ pub fn pair_up(isa: Isa, x: &[f32], out: &mut [Slot<u32>]) {
 mod tests {
     use super::super::shared::filled;
     use super::*;
-
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        std::iter::repeat_with(next).take(count).collect()
-    }
+    use crate::ops::testing::numbers;
 
     fn paired(values: &[f32]) -> Vec<u32> {
         let write = |out: &mut [Slot<u32>]| pair_up(Isa::Avx512Bf16, values, out);

@@ -8,7 +8,7 @@
 
 use super::isa::{Isa, vectorised};
 use super::lines::Lines;
-use super::patches::Patches;
+use super::patches::{Patches, Walk};
 use super::product::{Finish, Place};
 use super::scratch;
 use super::shared::{Shared, Slot, filled};
@@ -45,15 +45,15 @@ type Lane = [f32; LANES];
 /// A weight's panels at the points: `[panels, 36, inputs, 32]`.
 pub type Points = Lines<f32>;
 
-/// Whether the rows of `patches` are those of a convolution that this is faster for.
-pub fn takes(isa: Isa, patches: &Patches<f32>, weight: &Weight) -> bool {
-    let walk = patches.walk;
+/// Whether this is faster for the convolution that walks so.
+pub fn takes(isa: Isa, walk: &Walk, weight: &Weight) -> bool {
     let tiles = walk.out.0.div_ceil(RESULTS) * walk.out.1.div_ceil(RESULTS);
     let fewest = if is_kept(weight) { FEWEST } else { FEWEST_UNKEPT };
+    let channels = weight.depth() / 9;
     isa != Isa::Portable
         && (walk.kernel, walk.stride) == (3, 1)
-        && patches.channels.is_multiple_of(LANES)
-        && patches.channels >= 2 * LANES
+        && channels.is_multiple_of(LANES)
+        && channels >= 2 * LANES
         && tiles >= fewest
 }
 
@@ -68,28 +68,59 @@ fn points_of_panel(weight: &Weight) -> usize {
 
 /// What [`super::product::multiply`] computes, for a convolution that [`takes`] says yes to.
 pub fn convolve(isa: Isa, patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) -> Vec<f32> {
-    let convolution = Convolution { isa, patches, weight, finish, grid: Grid::new(patches, rows) };
-    convolution.compute(rows, is_kept(weight))
+    let points = is_kept(weight).then(|| kept_points(isa, weight));
+    Convolution { isa, patches, weight, finish, grid: Grid::new(patches, rows) }.compute(rows, points)
 }
 
-/// Maps panels of a weight to the points, in parallel.
-fn at_points(isa: Isa, weight: &Weight, panels: Range<usize>) -> Points {
-    let each = points_of_panel(weight);
-    let mut points = Lines::zeros(panels.len() * each);
-    let panels = points.par_chunks_mut(each).zip(panels);
-    panels.for_each(|(points, panel)| map_panel(isa, weight, panel, points));
-    points
+/// A weight at the points, for several convolutions that [`takes`] says yes to.
+#[derive(Debug)]
+pub struct Mapped<'a> {
+    isa: Isa,
+    weight: &'a Weight,
+    /// None where they are kept with the weight.
+    own: Option<Points>,
+}
+
+impl<'a> Mapped<'a> {
+    /// Maps `weight` unless it is kept mapped.
+    pub fn of(isa: Isa, weight: &'a Weight) -> Self {
+        let own = (!is_kept(weight)).then(|| {
+            let mut points = Points::zeros(weight.panels() * points_of_panel(weight));
+            map_panels(isa, weight, 0..weight.panels(), &mut points);
+            points
+        });
+        Self { isa, weight, own }
+    }
+
+    /// [`convolve`] with the weight that was mapped.
+    pub fn convolve(&self, patches: &Patches<f32>, finish: Finish, rows: usize) -> Vec<f32> {
+        let Self { isa, weight, ref own } = *self;
+        let points = own.as_deref().unwrap_or_else(|| kept_points(isa, weight));
+        Convolution { isa, patches, weight, finish, grid: Grid::new(patches, rows) }
+            .compute(rows, Some(points))
+    }
+}
+
+/// The points that are kept with `weight`.
+fn kept_points(isa: Isa, weight: &Weight) -> &[f32] {
+    weight.points(|| all_at_points(isa, weight))
 }
 
 /// Maps all of a weight to the points, on this thread alone: one that waited for others would take up their work
 /// meanwhile, and might come upon the weight that it is keeping them from.
 fn all_at_points(isa: Isa, weight: &Weight) -> Points {
     let each = points_of_panel(weight);
-    let mut points = Lines::zeros(weight.panels() * each);
+    let mut points = Points::zeros(weight.panels() * each);
     for (panel, points) in points.chunks_mut(each).enumerate() {
         map_panel(isa, weight, panel, points);
     }
     points
+}
+
+/// Maps `panels`, in parallel.
+fn map_panels(isa: Isa, weight: &Weight, panels: Range<usize>, points: &mut [f32]) {
+    let mapped = points.par_chunks_mut(points_of_panel(weight)).zip(panels);
+    mapped.for_each(|(points, panel)| map_panel(isa, weight, panel, points));
 }
 
 fn map_panel(isa: Isa, weight: &Weight, panel: usize, points: &mut [f32]) {
@@ -130,18 +161,19 @@ struct Convolution<'a> {
 }
 
 impl Convolution<'_> {
-    /// All rows, with the weight at the points `kept` from use to use or mapped some panels at a time.
-    fn compute(&self, rows: usize, kept: bool) -> Vec<f32> {
-        let (isa, weight) = (self.isa, self.weight);
+    /// All rows, with the weight at `points`, or mapped some panels at a time.
+    fn compute(&self, rows: usize, points: Option<&[f32]>) -> Vec<f32> {
+        let weight = self.weight;
         let write = |out: &mut [Slot]| {
             let out = Shared::new(out);
-            if kept {
-                let points = weight.points(|| all_at_points(isa, weight));
+            if let Some(points) = points {
                 return self.panels(0..weight.panels(), points, out);
             }
+            let mut points = Points::zeros(weight.panels().min(PANELS_AT_ONCE) * points_of_panel(weight));
             for first in (0..weight.panels()).step_by(PANELS_AT_ONCE) {
                 let panels = first..weight.panels().min(first + PANELS_AT_ONCE);
-                self.panels(panels.clone(), &at_points(isa, weight, panels), out);
+                map_panels(self.isa, weight, panels.clone(), &mut points);
+                self.panels(panels, &points, out);
             }
         };
         // SAFETY: the tiles make up all rows, and the panels all columns.
@@ -364,18 +396,9 @@ fn gather(m: &[Lane; PIXELS]) -> [Lane; RESULTS] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::patches::Walk;
     use super::super::weight::{Order, Stored};
     use super::*;
-
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        std::iter::repeat_with(next).take(count).collect()
-    }
+    use crate::ops::testing::numbers;
 
     const INPUTS: usize = 32;
     const OUTPUTS: usize = 150;
@@ -402,7 +425,8 @@ mod tests {
             let grid = Grid::new(&patches, rows);
             let convolution =
                 Convolution { isa, patches: &patches, weight: &weight, finish: Finish::default(), grid };
-            assert_eq!(convolution.compute(rows, true), convolution.compute(rows, false), "{isa:?}");
+            let kept = convolution.compute(rows, Some(kept_points(isa, &weight)));
+            assert_eq!(kept, convolution.compute(rows, None), "{isa:?}");
         }
     }
 }
