@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Numbers of a band for each thread: enough to share out.
-const NUMBERS: usize = 1 << 21;
+const NUMBERS: usize = 1 << 20;
 /// Lines of a band are a multiple of this, so that minimal filtering has the same tiles in every band.
 const LINES: usize = 4;
 
