@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Sources under `KERNELS`, without their ending.
-const SOURCES: [&str; 3] = ["attention", "norm", "pointwise"];
+const SOURCES: [&str; 4] = ["attention", "norm", "pointwise", "product"];
 
 /// Where they lie.
 const KERNELS: &str = "src/ops/cuda/kernels";

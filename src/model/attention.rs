@@ -1,7 +1,10 @@
 //! The UNet's transformers: self-attention, attention to the context, and a gated MLP.
 
 use crate::error::Result;
-use crate::ops::{Conv2d, ConvShape, GatedLinear, GroupNorm, LayerNorm, Linear, Linears, Mask, attention};
+use crate::ops::{
+    Conv2d, ConvShape, GroupNorm, Linear, Linears, Mask, NormSource, NormedGated, NormedLinears, Rows,
+    attention,
+};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
@@ -29,91 +32,86 @@ const LAYER_NORM_EPS: f64 = 1e-5;
 /// The MLP's inner width over its outer one.
 const MLP_RATIO: usize = 4;
 
-/// Attention of a picture to itself.
+/// Attention of a picture to itself, with the norm before it.
 #[derive(Debug)]
 struct SelfAttention {
-    to_qkv: Linears,
+    to_qkv: NormedLinears,
     to_out: Linear,
     heads: usize,
 }
 
 impl SelfAttention {
-    fn load(vb: &VarBuilder, shape: TransformerShape) -> Result<Self> {
+    fn load(vb: &VarBuilder, norm: NormSource, shape: TransformerShape) -> Result<Self> {
         let channels = shape.channels;
         let maps = ["to_q", "to_k", "to_v"].map(|name| vb.pp(name));
         Ok(Self {
-            to_qkv: Linears::load_no_bias(&maps, channels, channels)?,
+            to_qkv: NormedLinears::load_no_bias(norm, &maps, channels)?,
             to_out: Linear::load(&vb.pp("to_out.0"), channels, channels)?,
             heads: shape.heads,
         })
     }
 
-    /// Maps `x` `[B, L, C]`; the result is added to `residual`.
-    fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    /// Adds to rows `[B, L, C]`.
+    fn forward(&self, x: &Rows) -> Result<Rows> {
         let qkv = self.to_qkv.forward(x)?;
         let mixed = attention(&qkv[0], &qkv[1], &qkv[2], self.heads, Mask::None)?;
-        self.to_out.forward_add(&mixed, residual)
+        self.to_out.forward_add_rows(&mixed, x)
     }
 }
 
-/// Attention of a picture to keys and values of the context.
+/// Attention of a picture to keys and values of the context, with the norm before it.
 #[derive(Debug)]
 struct CrossAttention {
-    to_q: Linear,
+    to_q: NormedLinears,
     to_out: Linear,
     heads: usize,
 }
 
 impl CrossAttention {
-    fn load(vb: &VarBuilder, shape: TransformerShape) -> Result<Self> {
+    fn load(vb: &VarBuilder, norm: NormSource, shape: TransformerShape) -> Result<Self> {
         let channels = shape.channels;
         Ok(Self {
-            to_q: Linear::load_no_bias(&vb.pp("to_q"), channels, channels)?,
+            to_q: NormedLinears::load_no_bias(norm, &[vb.pp("to_q")], channels)?,
             to_out: Linear::load(&vb.pp("to_out.0"), channels, channels)?,
             heads: shape.heads,
         })
     }
 
-    /// Queries from `x` `[B, L, C]`, keys and values `[B, S, C]`; the result is added to `residual`.
-    fn forward(&self, x: &Tensor, [keys, values]: [&Tensor; 2], residual: &Tensor) -> Result<Tensor> {
-        let mixed = attention(&self.to_q.forward(x)?, keys, values, self.heads, Mask::None)?;
-        self.to_out.forward_add(&mixed, residual)
+    /// Adds to rows `[B, L, C]`, whose queries meet keys and values `[B, S, C]`.
+    fn forward(&self, x: &Rows, [keys, values]: [&Tensor; 2]) -> Result<Rows> {
+        let mixed = attention(&self.to_q.forward(x)?[0], keys, values, self.heads, Mask::None)?;
+        self.to_out.forward_add_rows(&mixed, x)
     }
 }
 
 #[derive(Debug)]
 struct TransformerBlock {
-    norm1: LayerNorm,
     attn1: SelfAttention,
-    norm2: LayerNorm,
     attn2: CrossAttention,
-    norm3: LayerNorm,
-    ff_in: GatedLinear,
+    ff_in: NormedGated,
     ff_out: Linear,
 }
 
 impl TransformerBlock {
     fn load(vb: &VarBuilder, shape: TransformerShape) -> Result<Self> {
         let channels = shape.channels;
-        let norm = |name: &str| LayerNorm::load(&vb.pp(name), channels, LAYER_NORM_EPS);
+        let norms = ["norm1", "norm2", "norm3"].map(|name| vb.pp(name));
+        let [norm1, norm2, norm3] =
+            norms.each_ref().map(|vb| NormSource { vb, channels, eps: LAYER_NORM_EPS });
         let inner = channels * MLP_RATIO;
         Ok(Self {
-            norm1: norm("norm1")?,
-            attn1: SelfAttention::load(&vb.pp("attn1"), shape)?,
-            norm2: norm("norm2")?,
-            attn2: CrossAttention::load(&vb.pp("attn2"), shape)?,
-            norm3: norm("norm3")?,
-            ff_in: GatedLinear::load(&vb.pp("ff.net.0.proj"), channels, inner)?,
+            attn1: SelfAttention::load(&vb.pp("attn1"), norm1, shape)?,
+            attn2: CrossAttention::load(&vb.pp("attn2"), norm2, shape)?,
+            ff_in: NormedGated::load(norm3, &vb.pp("ff.net.0.proj"), inner)?,
             ff_out: Linear::load(&vb.pp("ff.net.2"), inner, channels)?,
         })
     }
 
-    /// Maps `x` `[B, L, C]` in the light of the context's keys and values.
-    fn forward(&self, x: &Tensor, context: [&Tensor; 2]) -> Result<Tensor> {
-        let x = self.attn1.forward(&self.norm1.forward(x)?, x)?;
-        let x = self.attn2.forward(&self.norm2.forward(&x)?, context, &x)?;
-        let gated = self.ff_in.forward(&self.norm3.forward(&x)?)?;
-        self.ff_out.forward_add(&gated, &x)
+    /// Maps rows `[B, L, C]` in the light of the context's keys and values.
+    fn forward(&self, x: &Rows, context: [&Tensor; 2]) -> Result<Rows> {
+        let x = self.attn1.forward(x)?;
+        let x = self.attn2.forward(&x, context)?;
+        self.ff_out.forward_add_rows(&self.ff_in.forward(&x)?, &x)
     }
 }
 
@@ -134,11 +132,11 @@ impl Projection {
         })
     }
 
-    /// Maps `[B, H, W, C]` to itself.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Maps `[B, H, W, C]` to rows `[B, H * W, C]`.
+    fn forward(&self, x: &Tensor) -> Result<Rows> {
         match self {
-            Self::Conv(conv) => conv.forward(x),
-            Self::Linear(linear) => Ok(linear.forward(&x.flatten(1, 2)?)?.reshape(x.shape())?),
+            Self::Conv(conv) => Ok(Rows::plain(conv.forward(x)?.flatten(1, 2)?)),
+            Self::Linear(linear) => linear.forward_rows(&x.flatten(1, 2)?),
         }
     }
 
@@ -185,11 +183,11 @@ impl Transformer2d {
 
     /// Maps a picture `[B, H, W, C]` in the light of `context` `[B, S, D]`.
     pub fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let mut pixels = self.proj_in.forward(&self.norm.forward(x)?)?.flatten(1, 2)?; // [B, H*W, C]
+        let mut pixels = self.proj_in.forward(&self.norm.forward(x)?)?;
         let context = self.context_maps.forward(context)?;
         for (block, context) in self.transformer_blocks.iter().zip(context.chunks_exact(2)) {
             pixels = block.forward(&pixels, [&context[0], &context[1]])?;
         }
-        self.proj_out.forward_add(&pixels.reshape(x.shape())?, x)
+        self.proj_out.forward_add(&pixels.values().reshape(x.shape())?, x)
     }
 }

@@ -33,7 +33,8 @@ impl Kind {
         }
         #[cfg(feature = "cuda")]
         if weight.device().is_cuda() {
-            return Ok(Self::Cuda(cuda::linear::Linear::new(&weight, bias.as_ref())?));
+            let linear = if gated { cuda::linear::Linear::gated } else { cuda::linear::Linear::new };
+            return Ok(Self::Cuda(linear(&weight, bias.as_ref())?));
         }
         Ok(Self::Elsewhere(reference::Linear::new(weight, bias)))
     }
@@ -53,6 +54,15 @@ impl Linear {
     /// The map of `weight` `[outputs, inputs]` and `bias` `[outputs]`.
     fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         Ok(Self { kind: Kind::new(weight, bias, false)? })
+    }
+
+    /// The map on a GPU, if it lies there.
+    #[cfg(feature = "cuda")]
+    pub(super) fn on_gpu(&self) -> Option<&cuda::linear::Linear> {
+        match &self.kind {
+            Kind::Cuda(linear) => Some(linear),
+            _ => None,
+        }
     }
 
     /// The width of what it makes.

@@ -1,6 +1,7 @@
 //! Attention without stored scores.
 
-use super::gpu::{Arg, Gpu, Map, Source, Threads, at, empty};
+use super::gpu::{Arg, Gpu, Source, Threads, at, empty};
+use super::map::Map;
 use super::pointwise::softmax;
 use crate::error::Result;
 use candle_core::{D, DType, Tensor};
@@ -85,9 +86,9 @@ fn wide(gpu: &Gpu, [q, k, v]: [&Tensor; 3], heads: usize) -> Result<Tensor> {
         shared: 1024 + (block + 4 * WIDE_KEYS) * ROW,
     };
     let args = [
-        Arg::Map(Map::new(q, block)?),
-        Arg::Map(Map::new(k, WIDE_KEYS)?),
-        Arg::Map(Map::new(v, WIDE_KEYS)?),
+        Arg::Map(Map::rows(q, block)?),
+        Arg::Map(Map::rows(k, WIDE_KEYS)?),
+        Arg::Map(Map::rows(v, WIDE_KEYS)?),
         at(&y)?,
         queries.into(),
         k.dim(1)?.into(),
@@ -95,7 +96,7 @@ fn wide(gpu: &Gpu, [q, k, v]: [&Tensor; 3], heads: usize) -> Result<Tensor> {
         Arg::Long((queries * channels) as i64),
         (std::f32::consts::LOG2_E / (GROUP as f32).sqrt()).into(),
     ];
-    gpu.launch((Source::Attention, "attend_wide_3", Some(q.dtype())), threads, &args)?;
+    gpu.launch_early((Source::Attention, "attend_wide_3", Some(q.dtype())), threads, &args)?;
     Ok(y)
 }
 

@@ -3,6 +3,7 @@
 use super::dnn::{self, Sizes};
 use super::gpu::{Gpu, address, empty};
 use super::pointwise::{enlarge, shift};
+use super::tiles::{Follow, Weights, takes as takes_tiles};
 use crate::error::Result;
 use crate::ops::{ConvShape, Padding};
 use candle_core::{DType, Tensor};
@@ -12,6 +13,7 @@ use candle_core::{DType, Tensor};
 pub(in crate::ops) struct Conv2d {
     weight: Tensor, // [out, kernel, kernel, in]
     bias: Tensor,   // [out]
+    tiles: Option<Weights>,
     shape: ConvShape,
 }
 
@@ -40,7 +42,11 @@ impl Conv2d {
         let weight = weight.pad_with_zeros(3, 0, inputs - shape.inputs)?;
         let weight = weight.pad_with_zeros(0, 0, outputs - shape.outputs)?.contiguous()?;
         let bias = bias.pad_with_zeros(0, 0, outputs - shape.outputs)?.contiguous()?;
-        Ok(Self { weight, bias, shape })
+        let tiled = (shape.kernel == 3 && shape.padding == Padding::Same(1) || shape.kernel == 1)
+            && shape.stride == 1
+            && takes_tiles(Gpu::of(&weight)?, weight.dtype(), [outputs, inputs], false);
+        let tiles = tiled.then(|| Weights::new(&weight, [Some(&bias), None], false)).transpose()?;
+        Ok(Self { weight, bias, tiles, shape })
     }
 
     /// Convolves what `[B, H, W, inputs]` becomes when it is enlarged to `seen`, height and width.
@@ -59,6 +65,9 @@ impl Conv2d {
 
     fn run(&self, x: &Tensor, added: Added) -> Result<Tensor> {
         let gpu = Gpu::of(x)?;
+        if let Some(y) = self.run_tiles(gpu, x, added)? {
+            return Ok(y);
+        }
         if self.shape.kernel == 1 && self.shape.stride == 1 && added.shift.is_none() {
             let weight = self.weight.flatten_from(1)?;
             return gpu.multiplier.multiply(gpu, x, (&weight, Some(&self.bias)), added.residual);
@@ -96,5 +105,16 @@ impl Conv2d {
         // The library's graphs add a number for each channel, but not one for each channel of each row.
         added.shift.map_or(Ok(()), |by| shift(&y, by))?;
         Ok(y)
+    }
+
+    /// The convolution by our kernel, if that is the quicker way.
+    fn run_tiles(&self, gpu: &Gpu, x: &Tensor, added: Added) -> Result<Option<Tensor>> {
+        let Some(tiles) = &self.tiles else { return Ok(None) };
+        let (batch, height, width, _) = x.dims4()?;
+        let Added { residual, shift } = added;
+        if residual.is_some() && shift.is_some() || !tiles.pays(gpu, [batch, height, width])? {
+            return Ok(None);
+        }
+        Ok(Some(tiles.convolve(gpu, x, Follow { residual, shift, ..Follow::default() })?))
     }
 }

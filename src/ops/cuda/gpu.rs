@@ -1,20 +1,19 @@
 //! What all work on one GPU shares: its stream, our kernels, the libraries' handles, and plans made before.
 
 use super::dnn::Convolver;
+use super::map::Map;
 use super::pointwise::Sums;
 use super::product::Multiplier;
 use super::replay::Recordings;
+use super::tiles::{Besides, Job};
 use crate::error::{Error, Result};
 use candle_core::cuda_backend::{CudaStorageSlice, DeviceId};
 use candle_core::{CudaDevice, DType, Device, Storage, Tensor};
 use cudarc::driver::sys::{
-    self, CUmemPool_attribute, CUtensorMap, cuDeviceGetDefaultMemPool, cuDeviceGraphMemTrim,
+    self, CUdevice_attribute, CUmemPool_attribute, cuDeviceGetDefaultMemPool, cuDeviceGraphMemTrim,
     cuMemPoolSetAttribute, cuMemPoolTrimTo,
 };
-use cudarc::driver::{
-    CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
-    PushKernelArg,
-};
+use cudarc::driver::{CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError};
 use cudarc::nvrtc::Ptx;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -30,6 +29,7 @@ pub(super) enum Source {
     Attention,
     Norm,
     Pointwise,
+    Product,
 }
 
 impl Source {
@@ -38,6 +38,7 @@ impl Source {
             Self::Attention => include_bytes!(concat!(env!("OUT_DIR"), "/attention.fatbin")),
             Self::Norm => include_bytes!(concat!(env!("OUT_DIR"), "/norm.fatbin")),
             Self::Pointwise => include_bytes!(concat!(env!("OUT_DIR"), "/pointwise.fatbin")),
+            Self::Product => include_bytes!(concat!(env!("OUT_DIR"), "/product.fatbin")),
         }
     }
 }
@@ -72,56 +73,28 @@ pub(super) enum Arg {
     Float(f32),
     Map(Map),
     Sums(Box<Sums>),
+    Job(Job),
+    Besides(Besides),
+}
+
+impl Arg {
+    /// Where its value lies.
+    fn value(&self) -> *mut c_void {
+        match self {
+            Self::Address(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Int(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Long(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Float(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Map(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Sums(value) => std::ptr::from_ref(&**value).cast_mut().cast(),
+            Self::Job(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Besides(value) => std::ptr::from_ref(value).cast_mut().cast(),
+        }
+    }
 }
 
 // SAFETY: plain numbers in the order that the kernel declares.
 unsafe impl DeviceRepr for Sums {}
-
-/// How the copy engine of a Hopper GPU sees a tensor.
-#[derive(Debug, Clone, Copy)]
-#[repr(transparent)]
-pub(super) struct Map(CUtensorMap);
-
-// SAFETY: the driver made it to be passed to kernels as it is.
-unsafe impl DeviceRepr for Map {}
-
-impl Map {
-    /// The boxes of `rows` rows and 64 columns of `x` `[B, L, C]`, f16 or bf16, whose columns lie side by side; what lies
-    /// beyond a picture's last row is read as zeros.
-    pub fn new(x: &Tensor, rows: usize) -> Result<Self> {
-        let (batch, length, columns) = x.dims3()?;
-        let bytes = |stride: usize| (stride * x.dtype().size_in_bytes()) as u64;
-        let sizes = [columns as u64, length as u64, batch as u64];
-        let strides = [bytes(x.stride()[1]), bytes(x.stride()[0])];
-        let (extents, steps) = ([64, rows as u32, 1], [1; 3]);
-        let dtype = match x.dtype() {
-            DType::BF16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            _ => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-        };
-        // SAFETY: plain numbers, which the driver overwrites.
-        let mut map: CUtensorMap = unsafe { std::mem::zeroed() };
-        // SAFETY: the driver reads three sizes, extents and steps and two strides, and writes one map.
-        unsafe {
-            sys::cuTensorMapEncodeTiled(
-                &raw mut map,
-                dtype,
-                3,
-                address(x)? as *mut c_void,
-                sizes.as_ptr(),
-                strides.as_ptr(),
-                extents.as_ptr(),
-                steps.as_ptr(),
-                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
-                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-            )
-        }
-        .result()
-        .map_err(fault)?;
-        Ok(Self(map))
-    }
-}
 
 impl From<usize> for Arg {
     fn from(value: usize) -> Self {
@@ -147,6 +120,8 @@ pub(super) struct Gpu {
     pub recordings: Recordings,
     /// Whether it has Hopper's own instructions.
     pub hopper: bool,
+    /// Its multiprocessors.
+    pub processors: usize,
     modules: RefCell<HashMap<Source, Arc<CudaModule>>>,
     functions: RefCell<HashMap<Kernel, CudaFunction>>,
     workspace: CudaSlice<u8>,
@@ -216,6 +191,8 @@ impl Gpu {
 
     fn new(device: &CudaDevice) -> Result<Self> {
         let stream = device.cuda_stream();
+        let count = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let processors = stream.context().attribute(count).map_err(fault)? as usize;
         // SAFETY: a workspace is written before it is read.
         let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.map_err(fault)?;
         Ok(Self {
@@ -223,6 +200,7 @@ impl Gpu {
             convolver: Convolver::new(&stream)?,
             recordings: Recordings::default(),
             hopper: stream.context().compute_capability().map_err(fault)? == (9, 0),
+            processors,
             modules: RefCell::default(),
             functions: RefCell::default(),
             workspace,
@@ -242,28 +220,52 @@ impl Gpu {
 
     /// Queues one of our kernels.
     pub fn launch(&self, kernel: Kernel, threads: Threads, args: &[Arg]) -> Result<()> {
+        self.start(kernel, threads, args, &mut [])
+    }
+
+    /// Queues one of our kernels that itself waits for the one ahead, so that it may begin while that one ends.
+    pub fn launch_early(&self, kernel: Kernel, threads: Threads, args: &[Arg]) -> Result<()> {
+        // SAFETY: plain numbers and unions of such.
+        let mut early: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
+        early.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        early.value.programmaticStreamSerializationAllowed = 1;
+        self.start(kernel, threads, args, &mut [early])
+    }
+
+    fn start(
+        &self,
+        kernel: Kernel,
+        threads: Threads,
+        args: &[Arg],
+        attributes: &mut [sys::CUlaunchAttribute],
+    ) -> Result<()> {
         let function = self.function(kernel, threads.shared)?;
-        let mut builder = self.stream.launch_builder(&function);
-        for arg in args {
-            match arg {
-                Arg::Address(value) => builder.arg(value),
-                Arg::Int(value) => builder.arg(value),
-                Arg::Long(value) => builder.arg(value),
-                Arg::Float(value) => builder.arg(value),
-                Arg::Map(value) => builder.arg(value),
-                Arg::Sums(value) => builder.arg(&**value),
-            };
-        }
-        let [x, y, z] = [threads.grid.0, threads.grid.1, threads.grid.2].map(|count| count as u32);
-        let config = LaunchConfig {
-            grid_dim: (x, y, z),
-            block_dim: (threads.block.0 as u32, threads.block.1 as u32, 1),
-            shared_mem_bytes: threads.shared as u32,
+        let mut values: Vec<*mut c_void> = args.iter().map(Arg::value).collect();
+        let config = sys::CUlaunchConfig {
+            gridDimX: threads.grid.0 as u32,
+            gridDimY: threads.grid.1 as u32,
+            gridDimZ: threads.grid.2 as u32,
+            blockDimX: threads.block.0 as u32,
+            blockDimY: threads.block.1 as u32,
+            blockDimZ: 1,
+            sharedMemBytes: threads.shared as u32,
+            hStream: self.stream.cu_stream(),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
         };
+        self.stream.context().bind_to_thread().map_err(fault)?;
         // SAFETY: callers pass what the kernel declares, addresses of tensors that are large enough for its sizes, and
         // the stream's order keeps these tensors until the kernel has run. Each kernel is tested against the reference.
-        unsafe { builder.launch(config) }.map_err(fault)?;
-        Ok(())
+        unsafe {
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                function.cu_function(),
+                values.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        }
+        .result()
+        .map_err(fault)
     }
 
     fn function(&self, kernel: Kernel, shared: usize) -> Result<CudaFunction> {

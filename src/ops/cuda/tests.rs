@@ -15,27 +15,27 @@ use std::collections::HashMap;
 /// operands and one of the result.
 const TYPES: [(DType, f32); 3] = [(DType::F32, 1e-5), (DType::F16, 2e-3), (DType::BF16, 1.5e-2)];
 
-fn gpu() -> Device {
+pub(super) fn gpu() -> Device {
     open(0).expect("these tests need a GPU")
 }
 
 /// Numbers that a tensor of `dtype` holds exactly, as f32.
-fn rounded(shape: &[usize], seed: u32, dtype: DType) -> Tensor {
+pub(super) fn rounded(shape: &[usize], seed: u32, dtype: DType) -> Tensor {
     random(shape, seed).to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
 }
 
-fn there(x: &Tensor, dtype: DType, device: &Device) -> Tensor {
+pub(super) fn there(x: &Tensor, dtype: DType, device: &Device) -> Tensor {
     x.to_dtype(dtype).unwrap().to_device(device).unwrap()
 }
 
-fn weights(named: &[(&str, &Tensor)], dtype: DType, device: &Device) -> VarBuilder<'static> {
+pub(super) fn weights(named: &[(&str, &Tensor)], dtype: DType, device: &Device) -> VarBuilder<'static> {
     let tensors: HashMap<String, Tensor> =
         named.iter().map(|(name, tensor)| ((*name).to_owned(), there(tensor, dtype, device))).collect();
     VarBuilder::from_tensors(tensors, dtype, device)
 }
 
 #[track_caller]
-fn assert_near(what: &str, got: &Tensor, want: &Tensor, bound: f32) {
+pub(super) fn assert_near(what: &str, got: &Tensor, want: &Tensor, bound: f32) {
     let values = |x: &Tensor| {
         let x = x.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
         x.flatten_all().unwrap().to_vec1::<f32>().unwrap()

@@ -1,0 +1,347 @@
+// Products and 3x3 convolutions on Hopper: a warp fetches tiles with the copy engine, two groups of four warps multiply 64
+// rows each, and what a product is followed by is done while its sums are in registers.
+//
+// Rows are the pixels of pictures: a matrix is one picture one pixel high. A tile has 128 rows, a box of pixels, and
+// COLUMNS columns. A convolution is a product over taps and channels whose rows are fetched from pixels nearby; what lies
+// beyond a picture is read as zeros.
+#include "hopper.cuh"
+
+// What follows a product, in this order.
+enum Finish {
+  NORMED = 1,   // its rows are normalised, which is made up for behind it: rows of x are taken as they are
+  SHIFTED = 2,  // each picture's columns are shifted by numbers of its own
+  GATED = 4,    // of sixteen columns the first eight are multiplied by the GELU of the others
+  ADDED = 8,    // a picture is added
+  MEASURED = 16 // mean and squares of each row's columns are kept
+};
+
+struct Job {
+  int depth;            // runs of 64 channels of a tap
+  int taps, tap_width;  // taps, and those of a line
+  int tap_x, tap_y;     // where the first lies
+  int channels;         // from one tap's weights to the next
+  int wide, tall;       // a picture in tiles
+  int box_x, box_y;     // a tile in pixels
+  int row_tiles, column_tiles;
+  int outputs;          // columns in all, a multiple of a tile's
+  int rows;             // rows in all
+  int parts;            // of the moments that are read: column tiles of the product that made the rows
+  float eps;            // of the norm
+};
+
+// Where numbers besides the operands lie.
+struct Besides {
+  const float4* columns;   // for two columns: what is added to them, then the sums of their weights
+  const void* shift;       // [pictures, outputs], of the operands' type
+  const float2* moments;   // [rows, parts]: mean and squares about it of parts of rows that are to be normalised
+  float2* moments_out;     // [rows, column_tiles]: of what is made
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+constexpr int ROW_BYTES = 128 * 128;  // rows of a stage
+constexpr int CHUNK = 32;             // columns that are stored at once
+constexpr int CHUNK_BYTES = 64 * CHUNK * 2;
+
+__host__ __device__ constexpr int stages_of(int columns) { return columns == 256 ? 4 : 5; }
+
+// x times the share of a normal distribution that lies below x (Abramowitz and Stegun 7.1.26: off by 1.5e-7 at most).
+__device__ __forceinline__ float gelu_near(float x) {
+  const float size = fabsf(x);
+  float t, e;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(t) : "f"(fmaf(size, 0.3275911f * 0.70710678f, 1.0f)));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * x * -0.72134752f));
+  float tail = fmaf(t, 0.5f * 1.061405429f, 0.5f * -1.453152027f);
+  tail = fmaf(tail, t, 0.5f * 1.421413741f);
+  tail = fmaf(tail, t, 0.5f * -0.284496736f);
+  tail = fmaf(tail, t, 0.5f * 0.254829592f) * t;
+  return fmaxf(x, 0.0f) - size * tail * e;
+}
+
+// The moments of a row's parts, eight at most, shared out to four neighbouring lanes. What is loaded before a product is
+// there when the product is done.
+struct Moments {
+  float2 own[2];
+};
+__device__ __forceinline__ Moments load_moments(const float2* from, int parts) {
+  Moments moments = {};
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int part = threadIdx.x % 4 + 4 * i;
+    if (part < parts)
+      asm volatile("ld.global.v2.f32 {%0, %1}, [%2];" : "=f"(moments.own[i].x), "=f"(moments.own[i].y) : "l"(from + part));
+  }
+  return moments;
+}
+
+// Mean and scale of a row from its parts' moments, each of `width` numbers.
+__device__ __forceinline__ float2 row_scale(const Moments& moments, int parts, int width, float eps) {
+  float mean = moments.own[0].x + moments.own[1].x;
+  mean += __shfl_xor_sync(~0u, mean, 1);
+  mean += __shfl_xor_sync(~0u, mean, 2);
+  mean /= parts;
+  float squares = 0;
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+    if ((int)(threadIdx.x % 4) + 4 * i < parts) {
+      const float off = moments.own[i].x - mean;
+      squares += moments.own[i].y + off * off * width;
+    }
+  squares += __shfl_xor_sync(~0u, squares, 1);
+  squares += __shfl_xor_sync(~0u, squares, 2);
+  return {mean, rsqrtf(squares / (parts * width) + eps)};
+}
+
+// Brings what is known of a tile's columns near, 128 bytes a thread.
+template <int COLUMNS> __device__ __forceinline__ void prefetch_columns(const float4* columns) {
+  const int line = threadIdx.x % 128;
+  if (line < COLUMNS / 16) asm volatile("prefetch.global.L1 [%0];" ::"l"(columns + line * 8));
+}
+
+// Where a tile lies: x, y, batch of its first pixel.
+__device__ __forceinline__ int4 tile_place(const Job& job, int row_tile) {
+  const int per_picture = job.wide * job.tall, within = row_tile % per_picture;
+  return {0, within % job.wide * job.box_x, within / job.wide * job.box_y, row_tile / per_picture};
+}
+
+// Mean of a row's columns, and squares about it; four neighbouring lanes hold the row.
+template <int N> __device__ __forceinline__ float2 measure(const float (&d)[N], int half) {
+  float sum = 0, squares = 0;
+#pragma unroll
+  for (int i = 0; i < N / 4; ++i) sum += d[i * 4 + half * 2] + d[i * 4 + half * 2 + 1];
+  sum += __shfl_xor_sync(~0u, sum, 1);
+  sum += __shfl_xor_sync(~0u, sum, 2);
+  const float mean = sum / (2 * N);
+#pragma unroll
+  for (int i = 0; i < N / 4; ++i) {
+    const float left = d[i * 4 + half * 2] - mean, right = d[i * 4 + half * 2 + 1] - mean;
+    squares += left * left + right * right;
+  }
+  squares += __shfl_xor_sync(~0u, squares, 1);
+  squares += __shfl_xor_sync(~0u, squares, 2);
+  return {mean, squares};
+}
+
+// A group's part of a tile.
+struct Part {
+  int first;  // its first row
+  int4 at;    // that row's pixel: 0, x, y, picture
+  int column; // its first column
+};
+
+// What a group of four warps does with its sums: a part of 64 rows goes through `staging` to the picture `y`.
+template <typename T, int COLUMNS, int FINISH>
+__device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, const Besides& besides, const void* y,
+                                       uint32_t staging, const Moments (&moments)[2], const Part& part) {
+  constexpr int STEP = FINISH & GATED ? 2 : 1;
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
+  // Where this thread's first number lies in a chunk: rows of 64 bytes, runs of 16 shuffled as the copy engine does.
+  const uint32_t place = staging + row * 64 + lane % 4 * 4, shuffle = row / 2 % 4 * 16;
+  float scale[2], offset[2];
+  if (FINISH & NORMED) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float2 own = row_scale(moments[half], job.parts, job.depth * 64 / job.parts, job.eps);
+      scale[half] = own.y;
+      offset[half] = -own.x * own.y;
+    }
+  }
+  const float4* columns = besides.columns + part.column / 2 + lane % 4;
+  const uint32_t* shift = reinterpret_cast<const uint32_t*>(static_cast<const T*>(besides.shift) +
+                                                            (size_t)part.at.w * job.outputs + part.column) + lane % 4;
+#pragma unroll
+  for (int run = 0; run < COLUMNS / 8 / STEP; ++run) {
+    float2 value[2][STEP];
+#pragma unroll
+    for (int i = 0; i < STEP; ++i) {
+      const int block = run * STEP + i;
+      float2 bias, sums;
+      if (FINISH & NORMED) {
+        const float4 own = __ldg(columns + block * 4);
+        bias = {own.x, own.y};
+        sums = {own.z, own.w};
+      } else {
+        bias = __ldg(reinterpret_cast<const float2*>(columns + block * 4));
+      }
+      if (FINISH & SHIFTED) {
+        const float2 by = unpack<T>(__ldg(shift + block * 4));
+        bias.x += by.x;
+        bias.y += by.y;
+      }
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float2 sum = {d[block * 4 + half * 2], d[block * 4 + half * 2 + 1]};
+        if (FINISH & NORMED)
+          value[half][i] = {fmaf(scale[half], sum.x, fmaf(offset[half], sums.x, bias.x)),
+                            fmaf(scale[half], sum.y, fmaf(offset[half], sums.y, bias.y))};
+        else value[half][i] = {sum.x + bias.x, sum.y + bias.y};
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t to = place + run / 4 * CHUNK_BYTES + half * 512 + (run % 4 * 16 ^ shuffle);
+      float2 made = value[half][0];
+      if (FINISH & GATED) {
+        made.x *= gelu_near(value[half][STEP - 1].x);
+        made.y *= gelu_near(value[half][STEP - 1].y);
+      }
+      if (FINISH & ADDED) {
+        uint32_t both;
+        asm volatile("ld.shared.b32 %0, [%1];" : "=r"(both) : "r"(to));
+        const float2 more = unpack<T>(both);
+        made.x += more.x;
+        made.y += more.y;
+      }
+      const uint32_t both = pack<T>(made.x, made.y);
+      // No clobber: loads of what belongs to columns may pass.
+      asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(both));
+      if (FINISH & MEASURED) {
+        const float2 stored = unpack<T>(both);
+        d[run * 4 + half * 2] = stored.x;
+        d[run * 4 + half * 2 + 1] = stored.y;
+      }
+    }
+  }
+  writes_shown();
+  asm volatile("bar.sync %0, 128;" ::"r"((int)threadIdx.x / 128) : "memory");
+  if (threadIdx.x % 128 == 0) {
+#pragma unroll
+    for (int chunk = 0; chunk < COLUMNS / STEP / CHUNK; ++chunk)
+      store_picture(y, staging + chunk * CHUNK_BYTES,
+                    {part.column / STEP + chunk * CHUNK, part.at.y, part.at.z, part.at.w});
+    stores_commit();
+  }
+  if (FINISH & MEASURED) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int own = part.first + row + 8 * half;
+      const float2 kept = measure(d, half);
+      if (lane % 4 == 0 && own < job.rows)
+        besides.moments_out[(size_t)own * job.column_tiles + part.column / COLUMNS] = kept;
+    }
+  }
+}
+#endif
+
+// x: [channels, width, height, batch] in boxes of 64 channels and a tile's pixels. weight: [taps * channels, outputs] in
+// boxes of 64 and COLUMNS. y, residual: as x with `outputs` channels, in boxes of 32 channels and half a tile's
+// pixels. 384 threads.
+template <typename T, int COLUMNS, int FINISH>
+__device__ void multiply(const void* x, const void* weight, const void* y, const void* residual, const Job& job,
+                         const Besides& besides) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  constexpr int STAGES = stages_of(COLUMNS), STAGE_BYTES = ROW_BYTES + COLUMNS * 128;
+  constexpr int CHUNKS = COLUMNS / (FINISH & GATED ? 2 : 1) / CHUNK;
+  extern __shared__ unsigned char raw[];
+  __shared__ uint64_t barriers[2 * STAGES + 2];
+  const uint32_t tiles = (shared_address(raw) + 1023) / 1024 * 1024;
+  const uint32_t full = shared_address(barriers), free = full + 8 * STAGES, extra = free + 8 * STAGES;
+  const int group = threadIdx.x / 128;
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < STAGES; ++stage) {
+      barrier_make(full + 8 * stage, 1);
+      barrier_make(free + 8 * stage, 2);
+    }
+    barrier_make(extra, 1);
+    barrier_make(extra + 8, 1);
+    barriers_made();
+  }
+  __syncthreads();
+  after_others();
+  const int count = job.row_tiles * job.column_tiles, runs = job.taps * job.depth;
+  if (group == 0) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    if (threadIdx.x == 0) {
+      int stage = 0, turn = 1;
+      for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
+        const int4 at = tile_place(job, tile % job.row_tiles);
+        const int column = tile / job.row_tiles * COLUMNS;
+        for (int tap = 0; tap < job.taps; ++tap) {
+          const int column_x = at.y + job.tap_x + tap % job.tap_width, line = at.z + job.tap_y + tap / job.tap_width;
+          for (int run = 0; run < job.depth; ++run) {
+            const uint32_t to = tiles + stage * STAGE_BYTES, barrier = full + 8 * stage;
+            barrier_wait(free + 8 * stage, turn);
+            barrier_expect(barrier, STAGE_BYTES);
+            copy_picture(to, x, barrier, {run * 64, column_x, line, at.w});
+            copy_weights(to + ROW_BYTES, weight, barrier, tap * job.channels + run * 64, column);
+            if (++stage == STAGES) stage = 0, turn ^= 1;
+          }
+        }
+      }
+    }
+    __syncwarp();
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    const uint32_t staging = tiles + STAGES * STAGE_BYTES + (group - 1) * CHUNKS * CHUNK_BYTES;
+    const bool speaks = threadIdx.x % 128 == 0;
+    int stage = 0, turn = 0, round = 0;
+    float d[COLUMNS / 2];
+    for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
+      const int row_tile = tile % job.row_tiles, column = tile / job.row_tiles * COLUMNS;
+      const int first = row_tile * 128 + (group - 1) * 64;
+      int4 at = tile_place(job, row_tile);
+      if (job.box_y > 1) at.z += (group - 1) * (job.box_y / 2);
+      else at.y += (group - 1) * (job.box_x / 2);
+      if (speaks) {
+        stores_read();
+        if (FINISH & ADDED) {
+          const uint32_t barrier = extra + 8 * (group - 1);
+          barrier_expect(barrier, CHUNKS * CHUNK_BYTES);
+          for (int chunk = 0; chunk < CHUNKS; ++chunk)
+            copy_picture(staging + chunk * CHUNK_BYTES, residual, barrier, {column + chunk * CHUNK, at.y, at.z, at.w});
+        }
+      }
+      Moments moments[2];
+      if (FINISH & NORMED) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int row = min(first + (int)threadIdx.x / 32 % 4 * 16 + (int)threadIdx.x % 32 / 4 + 8 * half, job.rows - 1);
+          moments[half] = load_moments(besides.moments + (size_t)row * job.parts, job.parts);
+        }
+      }
+      prefetch_columns<COLUMNS>(besides.columns + column / 2);
+      int last = stage;
+      for (int run = 0; run < runs; ++run) {
+        const uint32_t rows = tiles + stage * STAGE_BYTES + (group - 1) * (ROW_BYTES / 2);
+        const uint32_t columns = tiles + stage * STAGE_BYTES + ROW_BYTES;
+        barrier_wait(full + 8 * stage, turn);
+        products_begin();
+#pragma unroll
+        for (int part = 0; part < 4; ++part)
+          product_step<T>(d, tile_at(rows + part * 32), tile_at(columns + part * 32), run | part);
+        products_commit();
+        products_wait<1>();
+        if (speaks && run > 0) barrier_arrive(free + 8 * last);
+        last = stage;
+        if (++stage == STAGES) stage = 0, turn ^= 1;
+      }
+      products_wait<0>();
+      pin(d);
+      if (speaks) barrier_arrive(free + 8 * last);
+      if (FINISH & ADDED) barrier_wait(extra + 8 * (group - 1), round & 1);
+      else asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
+      finish<T, COLUMNS, FINISH>(d, job, besides, y, staging, moments, {first, at, column});
+      ++round;
+    }
+    if (speaks) stores_done();
+  }
+#endif
+}
+
+#define MULTIPLY(name, T, COLUMNS, FINISH, finish)                                                                       \
+  extern "C" __global__ void __launch_bounds__(384, 1)                                                                   \
+      multiply_##finish##_##name(const __grid_constant__ Map x, const __grid_constant__ Map weight,                      \
+                                 const __grid_constant__ Map y, const __grid_constant__ Map residual,                    \
+                                 const __grid_constant__ Job job, const __grid_constant__ Besides besides) {             \
+    multiply<T, COLUMNS, FINISH>(&x, &weight, &y, &residual, job, besides);                                              \
+  }
+#define MULTIPLY_TYPES(COLUMNS, FINISH, finish)  \
+  MULTIPLY(f16, __half, COLUMNS, FINISH, finish) \
+  MULTIPLY(bf16, __nv_bfloat16, COLUMNS, FINISH, finish)
+MULTIPLY_TYPES(160, 0, plain)
+MULTIPLY_TYPES(160, NORMED, normed)
+MULTIPLY_TYPES(160, SHIFTED, shifted)
+MULTIPLY_TYPES(160, ADDED, added)
+MULTIPLY_TYPES(160, MEASURED, measured)
+MULTIPLY_TYPES(160, ADDED | MEASURED, added_measured)
+MULTIPLY_TYPES(256, GATED, gated)
+MULTIPLY_TYPES(256, GATED | NORMED, normed_gated)
