@@ -74,16 +74,19 @@ const WIDE_KEYS: usize = 128;
 /// Bytes of a row of a tile.
 const ROW: usize = 128;
 
-/// [`attention`] with Hopper's own instructions, for heads 64 wide.
+/// [`attention`] with Hopper's own instructions, for heads 64 wide. Keys that fit in one tile have a kernel of small blocks.
 fn wide(gpu: &Gpu, [q, k, v]: [&Tensor; 3], heads: usize) -> Result<Tensor> {
     let (batch, queries, channels) = q.dims3()?;
+    let keys = k.dim(1)?;
     let y = empty(q.dims(), q)?;
-    let block = GROUPS * GROUP;
+    let (name, groups, fetching, tiles) =
+        if keys <= WIDE_KEYS { ("attend_short", 1, 0, 2) } else { ("attend_wide_3", GROUPS, 1, 4) };
+    let block = groups * GROUP;
     let threads = Threads {
         grid: (queries.div_ceil(block), heads, batch),
-        block: (128 * (1 + GROUPS), 1),
-        // Tiles begin at 1024 bytes; two of keys and two of values are in flight.
-        shared: 1024 + (block + 4 * WIDE_KEYS) * ROW,
+        block: (128 * (fetching + groups), 1),
+        // Tiles begin at 1024 bytes; one or two of keys and as many of values are in flight.
+        shared: 1024 + (block + tiles * WIDE_KEYS) * ROW,
     };
     let args = [
         Arg::Map(Map::rows(q, block)?),
@@ -91,12 +94,12 @@ fn wide(gpu: &Gpu, [q, k, v]: [&Tensor; 3], heads: usize) -> Result<Tensor> {
         Arg::Map(Map::rows(v, WIDE_KEYS)?),
         at(&y)?,
         queries.into(),
-        k.dim(1)?.into(),
+        keys.into(),
         channels.into(),
         Arg::Long((queries * channels) as i64),
         (std::f32::consts::LOG2_E / (GROUP as f32).sqrt()).into(),
     ];
-    gpu.launch_early((Source::Attention, "attend_wide_3", Some(q.dtype())), threads, &args)?;
+    gpu.launch_early((Source::Attention, name, Some(q.dtype())), threads, &args)?;
     Ok(y)
 }
 

@@ -3,10 +3,11 @@
 use super::dnn::{self, Sizes};
 use super::gpu::{Gpu, address, empty};
 use super::pointwise::{enlarge, shift};
-use super::tiles::{Follow, Weights, takes as takes_tiles};
+use super::tiles::{Doubled, Follow, Weights, takes as takes_tiles};
 use crate::error::Result;
 use crate::ops::{ConvShape, Padding};
 use candle_core::{DType, Tensor};
+use std::sync::OnceLock;
 
 /// A convolution with bias. Channels are filled up to a multiple of eight with zeros, as tensor cores take them.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub(in crate::ops) struct Conv2d {
     weight: Tensor, // [out, kernel, kernel, in]
     bias: Tensor,   // [out]
     tiles: Option<Weights>,
+    /// Made when a picture is first enlarged.
+    doubled: OnceLock<Doubled>,
     shape: ConvShape,
 }
 
@@ -44,15 +47,18 @@ impl Conv2d {
         let bias = bias.pad_with_zeros(0, 0, outputs - shape.outputs)?.contiguous()?;
         let tiled = (shape.kernel == 3 && shape.padding == Padding::Same(1) || shape.kernel == 1)
             && shape.stride == 1
-            && takes_tiles(Gpu::of(&weight)?, weight.dtype(), [outputs, inputs], false);
+            && takes_tiles(Gpu::of(&weight)?, weight.dtype(), [outputs, inputs]);
         let tiles = tiled.then(|| Weights::new(&weight, [Some(&bias), None], false)).transpose()?;
-        Ok(Self { weight, bias, tiles, shape })
+        Ok(Self { weight, bias, tiles, doubled: OnceLock::new(), shape })
     }
 
     /// Convolves what `[B, H, W, inputs]` becomes when it is enlarged to `seen`, height and width.
     pub fn forward(&self, x: &Tensor, seen: (usize, usize), added: Added) -> Result<Tensor> {
         let x = x.to_dtype(self.weight.dtype())?;
         let x = x.pad_with_zeros(3, 0, self.weight.dim(3)? - x.dim(3)?)?.contiguous()?;
+        if let Some(y) = self.run_doubled(&x, seen, added)? {
+            return Ok(y);
+        }
         let x = if seen == (x.dim(1)?, x.dim(2)?) { x } else { enlarge(&x, seen)? };
         if self.shape.outputs == self.bias.dim(0)? {
             return self.run(&x, added);
@@ -116,5 +122,23 @@ impl Conv2d {
             return Ok(None);
         }
         Ok(Some(tiles.convolve(gpu, x, Follow { residual, shift, ..Follow::default() })?))
+    }
+
+    /// The convolution of `x` enlarged to twice its size by our kernel, if that is what is asked for.
+    fn run_doubled(&self, x: &Tensor, seen: (usize, usize), added: Added) -> Result<Option<Tensor>> {
+        let (batch, height, width, _) = x.dims4()?;
+        let bare = added.residual.is_none() && added.shift.is_none();
+        let (Some(tiles), gpu) = (&self.tiles, Gpu::of(x)?) else { return Ok(None) };
+        if seen != (2 * height, 2 * width) || self.shape.kernel != 3 || !bare {
+            return Ok(None);
+        }
+        if !tiles.pays(gpu, [batch, height, width])? {
+            return Ok(None);
+        }
+        if self.doubled.get().is_none() {
+            // A second thread would make the same weights.
+            let _ = self.doubled.set(Doubled::new(&self.weight, &self.bias)?);
+        }
+        self.doubled.get().map(|doubled| doubled.convolve(gpu, x)).transpose()
     }
 }

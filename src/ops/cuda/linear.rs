@@ -20,14 +20,14 @@ impl Linear {
     /// The map of `weight` `[outputs, inputs]` and `bias` `[outputs]`.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         let weight = weight.contiguous()?;
-        let takes = takes(Gpu::of(&weight)?, weight.dtype(), weight.dims2()?.into(), false);
+        let takes = takes(Gpu::of(&weight)?, weight.dtype(), weight.dims2()?.into());
         let tiles = takes.then(|| Weights::new(&weight, [bias, None], false)).transpose()?;
         Ok(Self { weight, bias: bias.cloned(), tiles })
     }
 
     /// [`Linear::new`] of a map whose results are gated.
     pub fn gated(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
-        if !takes(Gpu::of(weight)?, weight.dtype(), weight.dims2()?.into(), true) {
+        if !takes(Gpu::of(weight)?, weight.dtype(), weight.dims2()?.into()) {
             return Ok(Self { weight: weight.contiguous()?, bias: bias.cloned(), tiles: None });
         }
         let (weight, bias) = (interleaved(weight)?, bias.map(interleaved).transpose()?);
@@ -114,7 +114,7 @@ impl Normed {
         gated: bool,
     ) -> Result<Option<Self>> {
         let (sizes, dtype): ([usize; 2], _) = (weight.dims2()?.into(), weight.dtype());
-        if !takes(Gpu::of(weight)?, dtype, sizes, gated) || !takes_norm(sizes[1]) {
+        if !takes(Gpu::of(weight)?, dtype, sizes) || !takes_norm(sizes[1]) {
             return Ok(None);
         }
         let wide = |x: &Tensor| x.to_dtype(DType::F32);

@@ -38,17 +38,16 @@ impl Map {
         Self::encode(weight, &[inputs, outputs], &[inputs], of)
     }
 
-    /// The boxes of pictures of `sizes` `[B, H, W, C]` that lie in `x` without gaps; 64 or 32 channels wide.
-    pub fn pictures(
-        x: &Tensor,
-        [batch, height, width, channels]: [usize; 4],
-        of: PictureBox,
-    ) -> Result<Self> {
+    /// The boxes of pictures `[B, H, W, C]` whose channels lie side by side; 64, 32 or 16 channels wide, as many bytes of
+    /// which are shuffled.
+    pub fn pictures(x: &Tensor, of: PictureBox) -> Result<Self> {
+        let (batch, height, width, channels) = x.dims4()?;
         let swizzle = match of[0] {
             64 => Swizzle::CU_TENSOR_MAP_SWIZZLE_128B,
-            _ => Swizzle::CU_TENSOR_MAP_SWIZZLE_64B,
+            32 => Swizzle::CU_TENSOR_MAP_SWIZZLE_64B,
+            _ => Swizzle::CU_TENSOR_MAP_SWIZZLE_32B,
         };
-        let strides = [channels, channels * width, channels * width * height];
+        let strides = [x.stride()[2], x.stride()[1], x.stride()[0]];
         Self::encode(x, &[channels, width, height, batch], &strides, (&[of[0], of[1], of[2], 1], swizzle))
     }
 

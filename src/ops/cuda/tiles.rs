@@ -6,14 +6,13 @@ use crate::error::{Error, Result};
 use candle_core::{D, DType, Tensor};
 use cudarc::driver::DeviceRepr;
 
-/// Columns of a tile, without and with a gate (the kernel's constants).
-const COLUMNS: usize = 160;
-const GATED_COLUMNS: usize = 256;
-/// Rows of a tile, and numbers of a row that are fetched at once.
+/// Rows and columns of a tile, and numbers of a row that are fetched at once (the kernel's constants).
 const ROWS: usize = 128;
+const COLUMNS: usize = 160;
 const RUN: usize = 64;
-/// Columns that are stored at once.
-const CHUNK: usize = 32;
+/// Tiles that are fetched ahead, and parts that a row is stored in.
+const STAGES: usize = 5;
+const CHUNKS: usize = 5;
 /// Parts of a row whose moments the kernel reads, at most.
 const PARTS: usize = 8;
 /// Columns that a value and its gate lie apart.
@@ -22,7 +21,7 @@ const GATE: usize = 8;
 /// Weights as the kernel takes them.
 #[derive(Debug, Clone)]
 pub(super) struct Weights {
-    weight: Tensor,  // [outputs, taps * inputs]
+    weight: Tensor,  // [outputs, .., inputs], taps between
     columns: Tensor, // [outputs / 2, 4]: biases of two columns, then the sums of their weights
     gated: bool,
 }
@@ -79,10 +78,9 @@ pub(super) struct Besides {
 unsafe impl DeviceRepr for Besides {}
 
 /// Whether the kernel takes weights of these sizes.
-pub(super) fn takes(gpu: &Gpu, dtype: DType, [outputs, inputs]: [usize; 2], gated: bool) -> bool {
-    let columns = if gated { GATED_COLUMNS } else { COLUMNS };
+pub(super) fn takes(gpu: &Gpu, dtype: DType, [outputs, inputs]: [usize; 2]) -> bool {
     let stored = matches!(dtype, DType::F16 | DType::BF16);
-    gpu.hopper && stored && outputs.is_multiple_of(columns) && inputs.is_multiple_of(RUN)
+    gpu.hopper && stored && outputs.is_multiple_of(COLUMNS) && inputs.is_multiple_of(RUN)
 }
 
 /// Whether a norm over rows of this many numbers can be made up for behind a product.
@@ -110,53 +108,56 @@ impl Weights {
             Ok::<_, Error>(x.reshape((outputs / 2, 2))?)
         };
         let columns = Tensor::cat(&[pairs(bias)?, pairs(sums)?], 1)?;
+        // The kernel fetches weights while the work queued before it may still run: nothing there may be what makes them.
+        weight.device().synchronize()?;
         Ok(Self { weight: weight.clone(), columns, gated })
     }
 
-    fn tile_columns(&self) -> usize {
-        if self.gated { GATED_COLUMNS } else { COLUMNS }
+    /// Columns of a tile that are left when it is stored.
+    fn left(&self) -> usize {
+        if self.gated { COLUMNS / 2 } else { COLUMNS }
     }
 
     /// Whether a product with pixels of these pictures `[B, H, W]` keeps most processors busy most of the time.
     pub fn pays(&self, gpu: &Gpu, pictures: [usize; 3]) -> Result<bool> {
-        let tiles = Tiles::of(pictures).count(pictures) * self.weight.dim(0)? / self.tile_columns();
+        let tiles = Tiles::of(pictures).count(pictures) * self.weight.dim(0)? / COLUMNS;
         Ok(10 * tiles >= 7 * tiles.next_multiple_of(gpu.processors))
     }
 
     /// Maps rows `[.., inputs]` to `[.., outputs]`, half as many if they are gated; and what was measured.
     pub fn map(&self, gpu: &Gpu, x: &Tensor, follow: Follow) -> Result<(Tensor, Option<Tensor>)> {
         let inputs = x.dim(D::Minus1)?;
-        let y = self.run(gpu, x, [1, 1, x.elem_count() / inputs, inputs], follow)?;
         let mut shape = x.dims().to_vec();
+        let x = x.contiguous()?.reshape((1, 1, x.elem_count() / inputs, inputs))?;
+        let (y, moments) = self.fresh(gpu, &x, follow)?;
         if let Some(last) = shape.last_mut() {
-            *last = y.0.dim(3)?;
+            *last = y.dim(3)?;
         }
-        Ok((y.0.reshape(shape)?, y.1))
+        Ok((y.reshape(shape)?, moments))
     }
 
-    /// Convolves `[B, H, W, inputs]` with 3x3 taps, zeros around it: `[B, H, W, outputs]`.
+    /// Convolves `[B, H, W, inputs]` with 1x1 or 3x3 taps, zeros around it: `[B, H, W, outputs]`.
     pub fn convolve(&self, gpu: &Gpu, x: &Tensor, follow: Follow) -> Result<Tensor> {
-        let (batch, height, width, channels) = x.dims4()?;
-        Ok(self.run(gpu, x, [batch, height, width, channels], follow)?.0)
+        Ok(self.fresh(gpu, &x.contiguous()?, follow)?.0)
     }
 
-    fn run(
-        &self,
-        gpu: &Gpu,
-        x: &Tensor,
-        sizes: [usize; 4],
-        follow: Follow,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        let [batch, height, width, inputs] = sizes;
-        let (x, outputs) = (x.contiguous()?, self.weight.dim(0)?);
-        let taps = self.weight.elem_count() / outputs / inputs;
+    fn fresh(&self, gpu: &Gpu, x: &Tensor, follow: Follow) -> Result<(Tensor, Option<Tensor>)> {
+        let (batch, height, width, inputs) = x.dims4()?;
+        let outputs = self.weight.dim(0)? / if self.gated { 2 } else { 1 };
+        let y = empty(&[batch, height, width, outputs], x)?;
+        let from = if self.weight.elem_count() / self.weight.dim(0)? == inputs { 0 } else { -1 };
+        let moments = self.run(gpu, [x, &y], [from; 2], follow)?;
+        Ok((y, moments))
+    }
+
+    /// Fills `y` with products of the pixels of `x` that lie, for its first tap, so far off: down, across.
+    fn run(&self, gpu: &Gpu, [x, y]: [&Tensor; 2], from: [i32; 2], follow: Follow) -> Result<Option<Tensor>> {
+        let (batch, height, width, _) = x.dims4()?;
         let tiles = Tiles::of([batch, height, width]);
-        let made = [batch, height, width, if self.gated { outputs / 2 } else { outputs }];
-        let y = empty(&made, &x)?;
-        let job = self.job(sizes, taps, tiles, follow);
+        let job = self.job(x, from, tiles, follow)?;
         let kept = [job.rows as usize, job.column_tiles as usize, 2];
-        let moments = follow.measured.then(|| empty_of(DType::F32, &kept, &x)).transpose()?;
-        let residual = follow.residual.map(Tensor::contiguous).transpose()?;
+        let moments = follow.measured.then(|| empty_of(DType::F32, &kept, x)).transpose()?;
+        let residual = follow.residual.map(|x| x.contiguous()?.reshape(y.shape())).transpose()?;
         let shift = follow.shift.map(Tensor::contiguous).transpose()?;
         let at = |x: Option<&Tensor>| x.map_or(Ok(0), address);
         let besides = Besides {
@@ -166,70 +167,110 @@ impl Weights {
             moments_out: at(moments.as_ref())?,
         };
         let half = tiles.half();
+        let stored = [self.left() / CHUNKS, half.across, half.down];
         let args = [
-            Arg::Map(Map::pictures(&x, sizes, [RUN, tiles.across, tiles.down])?),
-            Arg::Map(Map::weights(&self.weight, self.tile_columns())?),
-            Arg::Map(Map::pictures(&y, made, [CHUNK, half.across, half.down])?),
-            Arg::Map(Map::pictures(residual.as_ref().unwrap_or(&y), made, [CHUNK, half.across, half.down])?),
+            Arg::Map(Map::pictures(x, [RUN, tiles.across, tiles.down])?),
+            Arg::Map(Map::weights(&self.weight, COLUMNS)?),
+            Arg::Map(Map::pictures(y, stored)?),
+            Arg::Map(Map::pictures(residual.as_ref().unwrap_or(y), stored)?),
             Arg::Job(job),
             Arg::Besides(besides),
         ];
-        let grid = (job.row_tiles * job.column_tiles) as usize;
-        let threads =
-            Threads { grid: (grid.min(gpu.processors), 1, 1), block: (384, 1), shared: self.shared() };
-        gpu.launch_early((Source::Product, self.kernel(follow)?, Some(x.dtype())), threads, &args)?;
-        Ok((y, moments))
+        let count = (job.row_tiles * job.column_tiles) as usize;
+        let grid = (count.min(gpu.processors), 1, 1);
+        let threads = Threads { grid, block: (384, 1), shared: self.shared() };
+        let [halves, turns] = self.kernels(follow)?;
+        let name = if self.gated || count > gpu.processors { turns } else { halves };
+        gpu.launch_early((Source::Product, name, Some(x.dtype())), threads, &args)?;
+        Ok(moments)
     }
 
-    fn job(
-        &self,
-        [batch, height, width, inputs]: [usize; 4],
-        taps: usize,
-        tiles: Tiles,
-        follow: Follow,
-    ) -> Job {
-        let side = if taps == 9 { 3 } else { 1 };
-        let outputs = self.columns.elem_count() / 2;
-        Job {
+    fn job(&self, x: &Tensor, from: [i32; 2], tiles: Tiles, follow: Follow) -> Result<Job> {
+        let ((batch, height, width, inputs), outputs) = (x.dims4()?, self.weight.dim(0)?);
+        let taps = self.weight.elem_count() / outputs / inputs;
+        Ok(Job {
             depth: inputs.div_ceil(RUN) as i32,
             taps: taps as i32,
-            tap_width: side,
-            tap_x: -(side / 2),
-            tap_y: -(side / 2),
+            tap_width: taps.isqrt() as i32,
+            tap_x: from[1],
+            tap_y: from[0],
             channels: inputs as i32,
             wide: width.div_ceil(tiles.across) as i32,
             tall: height.div_ceil(tiles.down) as i32,
             box_x: tiles.across as i32,
             box_y: tiles.down as i32,
             row_tiles: tiles.count([batch, height, width]) as i32,
-            column_tiles: (outputs / self.tile_columns()) as i32,
+            column_tiles: (outputs / COLUMNS) as i32,
             outputs: outputs as i32,
             rows: (batch * height * width) as i32,
             parts: (inputs / COLUMNS) as i32,
             eps: follow.normed.map_or(0.0, |(_, eps)| eps as f32),
-        }
+        })
     }
 
-    /// The kernel that does all of `follow`.
-    fn kernel(&self, follow: Follow) -> Result<&'static str> {
+    /// The kernels that do all of `follow`: with groups of warps that share tiles, for one tile a processor, and with groups
+    /// that take tiles by turns.
+    fn kernels(&self, follow: Follow) -> Result<[&'static str; 2]> {
         let Follow { normed, shift, residual, measured } = follow;
         match (self.gated, normed.is_some(), shift.is_some(), residual.is_some(), measured) {
-            (true, true, false, false, false) => Ok("multiply_normed_gated"),
-            (true, false, false, false, false) => Ok("multiply_gated"),
-            (false, true, false, false, false) => Ok("multiply_normed"),
-            (false, false, true, false, false) => Ok("multiply_shifted"),
-            (false, false, false, true, true) => Ok("multiply_added_measured"),
-            (false, false, false, true, false) => Ok("multiply_added"),
-            (false, false, false, false, true) => Ok("multiply_measured"),
-            (false, false, false, false, false) => Ok("multiply_plain"),
+            (true, true, false, false, false) => Ok(["multiply_normed_gated_turns"; 2]),
+            (true, false, false, false, false) => Ok(["multiply_gated_turns"; 2]),
+            (false, true, false, false, false) => Ok(["multiply_normed_halves", "multiply_normed_turns"]),
+            (false, false, true, false, false) => Ok(["multiply_shifted_halves", "multiply_shifted_turns"]),
+            (false, false, false, true, true) => {
+                Ok(["multiply_added_measured_halves", "multiply_added_measured_turns"])
+            }
+            (false, false, false, true, false) => Ok(["multiply_added_halves", "multiply_added_turns"]),
+            (false, false, false, false, true) => Ok(["multiply_measured_halves", "multiply_measured_turns"]),
+            (false, false, false, false, false) => Ok(["multiply_plain_halves", "multiply_plain_turns"]),
             _ => Err(Error::internal("no kernel does all of this behind a product")),
         }
     }
 
-    /// Tiles begin at 1024 bytes; stages of rows and weights, then what two groups of warps store.
+    /// Tiles begin at 1024 bytes; stages of rows and weights, then what is stored.
     fn shared(&self) -> usize {
-        let (stages, stored) = if self.gated { (4, GATED_COLUMNS / 2) } else { (5, COLUMNS) };
-        1024 + stages * (ROWS + self.tile_columns()) * RUN * 2 + ROWS * stored * 2
+        1024 + STAGES * (ROWS + COLUMNS) * RUN * 2 + ROWS * self.left() * 2
+    }
+}
+
+/// A 3x3 convolution of a picture of twice the height and width, each of whose pixels is repeated four times: what falls on
+/// the same pixel is summed in the weights. Of the pixels made, those of even and of odd lines and columns are a convolution
+/// with 2x2 taps each, with four ninths of the arithmetic.
+#[derive(Debug, Clone)]
+pub(super) struct Doubled {
+    phases: Vec<Weights>, // even lines' even columns, their odd ones, then those of odd lines
+}
+
+impl Doubled {
+    /// The convolution of `weight` `[outputs, 3, 3, inputs]` and `bias` `[outputs]`.
+    pub fn new(weight: &Tensor, bias: &Tensor) -> Result<Self> {
+        let wide = weight.to_dtype(DType::F32)?;
+        let folded = |x: &Tensor, axis: usize, odd: bool| {
+            let (alone, shared) = if odd { (2, 0) } else { (0, 1) };
+            let alone = x.narrow(axis, alone, 1)?;
+            let shared = (x.narrow(axis, shared, 1)? + x.narrow(axis, shared + 1, 1)?)?;
+            Tensor::cat(&if odd { [shared, alone] } else { [alone, shared] }, axis)
+        };
+        let phases = [(false, false), (false, true), (true, false), (true, true)].map(|(line, column)| {
+            let folded = folded(&folded(&wide, 1, line)?, 2, column)?.to_dtype(weight.dtype())?;
+            Weights::new(&folded.contiguous()?, [Some(bias), None], false)
+        });
+        Ok(Self { phases: phases.into_iter().collect::<Result<_>>()? })
+    }
+
+    /// Convolves `[B, H, W, inputs]` as if it were enlarged: `[B, 2 H, 2 W, outputs]`.
+    pub fn convolve(&self, gpu: &Gpu, x: &Tensor) -> Result<Tensor> {
+        let x = x.contiguous()?;
+        let (batch, height, width, _) = x.dims4()?;
+        let outputs = self.phases[0].weight.dim(0)?;
+        let y = empty(&[batch, 2 * height, 2 * width, outputs], &x)?;
+        let apart = y.reshape(&[batch, height, 2, width, 2, outputs][..])?;
+        for (phase, weights) in self.phases.iter().enumerate() {
+            let (line, column) = (phase / 2, phase % 2);
+            let part = apart.narrow(2, line, 1)?.narrow(4, column, 1)?.squeeze(4)?.squeeze(2)?;
+            weights.run(gpu, [&x, &part], [line as i32 - 1, column as i32 - 1], Follow::default())?;
+        }
+        Ok(y)
     }
 }
 
@@ -289,7 +330,7 @@ mod tests {
         let device = gpu();
         for (dtype, bound) in TYPES {
             for (rows, inputs, outputs) in
-                [(1, 64, 160), (300, 128, 320), (1000, 640, 480), (2048, 1280, 1280)]
+                [(1, 64, 160), (300, 128, 320), (1000, 640, 480), (3000, 320, 1120)]
             {
                 let what = format!("{dtype:?} {rows}x{inputs} to {outputs}");
                 let (weight, bias) = (scaled(&[outputs, inputs], 1, dtype), rounded(&[outputs], 2, dtype));
@@ -366,10 +407,35 @@ mod tests {
     }
 
     #[test]
+    fn enlarged_pictures_are_convolved_as_if_they_were_written_out() {
+        let device = gpu();
+        for (dtype, bound) in TYPES {
+            for (height, width) in [(1, 1), (5, 19), (32, 32), (40, 66)] {
+                let what = format!("{dtype:?} {height}x{width}");
+                let (inputs, outputs) = (64, 320);
+                let (weight, bias) =
+                    (scaled(&[outputs, inputs, 3, 3], 1, dtype), rounded(&[outputs], 2, dtype));
+                let x = rounded(&[2, height, width, inputs], 3, dtype);
+                let large = x.reshape(&[2, height, 1, width, 1, inputs][..]).unwrap();
+                let large = large.broadcast_as(&[2, height, 2, width, 2, inputs][..]).unwrap().contiguous();
+                let large = large.unwrap().reshape((2, 2 * height, 2 * width, inputs)).unwrap();
+                let shape = ConvShape::same3(inputs, outputs);
+                let want = reference::Conv2d::new(&weight, &bias, shape).unwrap().forward(&large).unwrap();
+                let on = |x: &Tensor| there(x, dtype, &device);
+                let last = on(&weight.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap());
+                let x = on(&x);
+                let got =
+                    Doubled::new(&last, &on(&bias)).unwrap().convolve(Gpu::of(&x).unwrap(), &x).unwrap();
+                assert_near(&what, &got, &want, bound);
+            }
+        }
+    }
+
+    #[test]
     fn convolutions_are_those_of_the_reference_whatever_the_picture() {
         let device = gpu();
         for (dtype, bound) in TYPES {
-            for (height, width) in [(1, 1), (5, 3), (18, 36), (32, 32), (9, 200)] {
+            for (height, width) in [(1, 1), (5, 3), (18, 36), (32, 32), (9, 200), (40, 130)] {
                 let what = format!("{dtype:?} {height}x{width}");
                 let (inputs, outputs) = (128, 320);
                 let (weight, bias) =

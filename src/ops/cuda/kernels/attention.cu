@@ -299,6 +299,23 @@ template <typename T> __device__ __forceinline__ void weights_pack(uint32_t (&to
 #pragma unroll
     for (int i = 0; i < 4; ++i) to[part][i] = pack<T>(from[8 * part + 2 * i], from[8 * part + 2 * i + 1]);
 }
+
+// Stores the mixes of 64 queries from `first` on, over the sums of their weights.
+template <typename T>
+__device__ __forceinline__ void mix_store(const float (&mix)[32], float (&sum)[2], T* o, int first, int queries, int o_row) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    sum[half] += __shfl_xor_sync(~0u, sum[half], 1);
+    sum[half] += __shfl_xor_sync(~0u, sum[half], 2);
+    const float whole = 1.0f / sum[half];
+    const int row = first + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + half * 8;
+    if (row >= queries) continue;
+#pragma unroll
+    for (int n = 0; n < 8; ++n)
+      *reinterpret_cast<uint32_t*>(o + (size_t)row * o_row + n * 8 + threadIdx.x % 4 * 2) =
+          pack<T>(mix[4 * n + 2 * half] * whole, mix[4 * n + 2 * half + 1] * whole);
+  }
+}
 #endif
 
 // A group of four warps fetches, GROUPS others each take 64 queries. q, k, v: maps of [B, L, columns] with boxes of 64
@@ -388,20 +405,53 @@ __device__ void attend_wide(const void* q, const void* k, const void* v, T* o, i
     mix_begin<T>(mix, weights, v_tiles + last * TILE_BYTES);
     products_wait<0>();
     pin(mix);
-    o += blockIdx.z * o_batch + blockIdx.y * 64;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      sum[half] += __shfl_xor_sync(~0u, sum[half], 1);
-      sum[half] += __shfl_xor_sync(~0u, sum[half], 2);
-      const float whole = 1.0f / sum[half];
-      const int row = (blockIdx.x * GROUPS + group - 1) * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + half * 8;
-      if (row >= queries) continue;
-#pragma unroll
-      for (int n = 0; n < 8; ++n)
-        *reinterpret_cast<uint32_t*>(o + (size_t)row * o_row + n * 8 + threadIdx.x % 4 * 2) =
-            pack<T>(mix[4 * n + 2 * half] * whole, mix[4 * n + 2 * half + 1] * whole);
-    }
+    mix_store(mix, sum, o + blockIdx.z * o_batch + blockIdx.y * 64, (blockIdx.x * GROUPS + group - 1) * 64, queries, o_row);
   }
+#endif
+}
+
+// The same for no more keys than a tile holds: 64 queries a block, several blocks a multiprocessor, whose waits overlap.
+// Grid (queries / 64, heads, B), 128 threads.
+template <typename T>
+__device__ void attend_short(const void* q, const void* k, const void* v, T* o, int queries, int keys, int o_row,
+                             long long o_batch, float scale) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ unsigned char raw[];
+  __shared__ uint64_t barriers[2];
+  const uint32_t q_tile = (shared_address(raw) + 1023) / 1024 * 1024;
+  const uint32_t k_tile = q_tile + 64 * 128, v_tile = k_tile + TILE_BYTES;
+  const uint32_t scored = shared_address(barriers), mixed = scored + 8;
+  if (threadIdx.x == 0) {
+    barrier_make(scored, 1);
+    barrier_make(mixed, 1);
+    barriers_made();
+  }
+  __syncthreads();
+  after_others();
+  if (threadIdx.x == 0) {
+    const int column = blockIdx.y * 64, batch = blockIdx.z;
+    barrier_expect(scored, 64 * 128 + TILE_BYTES);
+    copy_box(q_tile, q, scored, column, blockIdx.x * 64, batch);
+    copy_box(k_tile, k, scored, column, 0, batch);
+    barrier_expect(mixed, TILE_BYTES);
+    copy_box(v_tile, v, mixed, column, 0, batch);
+  }
+  __syncwarp();
+  float scores[64], mix[32] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, fade[2];
+  uint32_t weights[8][4];
+  barrier_wait(scored, 0);
+  scores_begin<T>(scores, q_tile, k_tile);
+  products_wait<0>();
+  pin(scores);
+  hide(scores, 0, keys);
+  weigh(scores, most, sum, fade, scale);
+  weights_pack<T>(weights, scores);
+  barrier_wait(mixed, 0);
+  pin(mix);
+  mix_begin<T>(mix, weights, v_tile);
+  products_wait<0>();
+  pin(mix);
+  mix_store(mix, sum, o + blockIdx.z * o_batch + blockIdx.y * 64, blockIdx.x * 64, queries, o_row);
 #endif
 }
 
@@ -414,3 +464,13 @@ __device__ void attend_wide(const void* q, const void* k, const void* v, T* o, i
   }
 ATTEND_WIDE(f16, __half, 3)
 ATTEND_WIDE(bf16, __nv_bfloat16, 3)
+
+#define ATTEND_SHORT(name, T)                                                                                   \
+  extern "C" __global__ void __launch_bounds__(128, 3)                                                          \
+      attend_short_##name(const __grid_constant__ Map q, const __grid_constant__ Map k,                         \
+                          const __grid_constant__ Map v, T* o, int queries, int keys, int o_row,                \
+                          long long o_batch, float scale) {                                                     \
+    attend_short<T>(&q, &k, &v, o, queries, keys, o_row, o_batch, scale);                                       \
+  }
+ATTEND_SHORT(f16, __half)
+ATTEND_SHORT(bf16, __nv_bfloat16)

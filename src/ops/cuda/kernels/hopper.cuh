@@ -116,14 +116,10 @@ template <int N> __device__ __forceinline__ void pin(float (&x)[N]) {
 #define PLACES32 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define PLACES48 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define PLACES64 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
-#define PLACES80 "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-#define PLACES96 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
-#define PLACES112 "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 // d (+)= a b^T: 64 rows of a, `columns` rows of b, 16 numbers of each; d is overwritten where `more` is 0.
 template <typename T> __device__ __forceinline__ void product_step(float (&d)[64], uint64_t a, uint64_t b, int more);
 template <typename T> __device__ __forceinline__ void product_step(float (&d)[80], uint64_t a, uint64_t b, int more);
-template <typename T> __device__ __forceinline__ void product_step(float (&d)[128], uint64_t a, uint64_t b, int more);
 #define PRODUCT_STEP(T, name, columns, a_place, b_place, more_place, places, ...)                                        \
   template <>                                                                                                            \
   __device__ __forceinline__ void product_step<T>(float(&d)[columns / 2], uint64_t a, uint64_t b, int more) {            \
@@ -137,10 +133,7 @@ template <typename T> __device__ __forceinline__ void product_step(float (&d)[12
 #define SUMS_64 SUMS16(0), SUMS16(16), SUMS16(32), SUMS16(48)
 #define PRODUCT_STEPS(T, name)                                                                                           \
   PRODUCT_STEP(T, name, 128, "%64", "%65", "%66", PLACES_64, SUMS_64)                                                    \
-  PRODUCT_STEP(T, name, 160, "%80", "%81", "%82", PLACES_64 ", " PLACES64, SUMS_64, SUMS16(64))                          \
-  PRODUCT_STEP(T, name, 256, "%128", "%129", "%130",                                                                     \
-               PLACES_64 ", " PLACES64 ", " PLACES80 ", " PLACES96 ", " PLACES112, SUMS_64, SUMS16(64), SUMS16(80),      \
-               SUMS16(96), SUMS16(112))
+  PRODUCT_STEP(T, name, 160, "%80", "%81", "%82", PLACES_64 ", " PLACES64, SUMS_64, SUMS16(64))
 PRODUCT_STEPS(__half, "f16")
 PRODUCT_STEPS(__nv_bfloat16, "bf16")
 #endif

@@ -39,10 +39,15 @@ struct Besides {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 constexpr int ROW_BYTES = 128 * 128;  // rows of a stage
-constexpr int CHUNK = 32;             // columns that are stored at once
-constexpr int CHUNK_BYTES = 64 * CHUNK * 2;
+constexpr int COLUMNS = 160;          // of a tile
+constexpr int STAGES = 5, STAGE_BYTES = ROW_BYTES + COLUMNS * 128;
+constexpr int CHUNKS = 5;             // parts that a row is stored in
 
-__host__ __device__ constexpr int stages_of(int columns) { return columns == 256 ? 4 : 5; }
+// Columns of a tile that are left, and bytes of a row of a part of them.
+__host__ __device__ constexpr int left_of(int finish) { return finish & GATED ? COLUMNS / 2 : COLUMNS; }
+__host__ __device__ constexpr int line_of(int finish) { return left_of(finish) / CHUNKS * 2; }
+// Bytes of what a group of warps stores of 64 rows.
+__host__ __device__ constexpr int part_of(int finish) { return 64 * left_of(finish) * 2; }
 
 // x times the share of a normal distribution that lies below x (Abramowitz and Stegun 7.1.26: off by 1.5e-7 at most).
 __device__ __forceinline__ float gelu_near(float x) {
@@ -92,7 +97,7 @@ __device__ __forceinline__ float2 row_scale(const Moments& moments, int parts, i
 }
 
 // Brings what is known of a tile's columns near, 128 bytes a thread.
-template <int COLUMNS> __device__ __forceinline__ void prefetch_columns(const float4* columns) {
+__device__ __forceinline__ void prefetch_columns(const float4* columns) {
   const int line = threadIdx.x % 128;
   if (line < COLUMNS / 16) asm volatile("prefetch.global.L1 [%0];" ::"l"(columns + line * 8));
 }
@@ -129,13 +134,13 @@ struct Part {
 };
 
 // What a group of four warps does with its sums: a part of 64 rows goes through `staging` to the picture `y`.
-template <typename T, int COLUMNS, int FINISH>
+template <typename T, int FINISH>
 __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, const Besides& besides, const void* y,
                                        uint32_t staging, const Moments (&moments)[2], const Part& part) {
-  constexpr int STEP = FINISH & GATED ? 2 : 1;
+  constexpr int STEP = FINISH & GATED ? 2 : 1, LINE = line_of(FINISH), RUNS = LINE / 16;
   const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
-  // Where this thread's first number lies in a chunk: rows of 64 bytes, runs of 16 shuffled as the copy engine does.
-  const uint32_t place = staging + row * 64 + lane % 4 * 4, shuffle = row / 2 % 4 * 16;
+  // Where this thread's first number lies in a chunk: runs of 16 bytes of a line are shuffled as the copy engine does.
+  const uint32_t place = staging + row * LINE + lane % 4 * 4, shuffle = row * LINE / 128 % RUNS * 16;
   float scale[2], offset[2];
   if (FINISH & NORMED) {
 #pragma unroll
@@ -178,7 +183,7 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const uint32_t to = place + run / 4 * CHUNK_BYTES + half * 512 + (run % 4 * 16 ^ shuffle);
+      const uint32_t to = place + run / RUNS * (64 * LINE) + half * (8 * LINE) + (run % RUNS * 16 ^ shuffle);
       float2 made = value[half][0];
       if (FINISH & GATED) {
         made.x *= gelu_near(value[half][STEP - 1].x);
@@ -205,9 +210,9 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
   asm volatile("bar.sync %0, 128;" ::"r"((int)threadIdx.x / 128) : "memory");
   if (threadIdx.x % 128 == 0) {
 #pragma unroll
-    for (int chunk = 0; chunk < COLUMNS / STEP / CHUNK; ++chunk)
-      store_picture(y, staging + chunk * CHUNK_BYTES,
-                    {part.column / STEP + chunk * CHUNK, part.at.y, part.at.z, part.at.w});
+    for (int chunk = 0; chunk < CHUNKS; ++chunk)
+      store_picture(y, staging + chunk * 64 * LINE,
+                    {part.column / STEP + chunk * (LINE / 2), part.at.y, part.at.z, part.at.w});
     stores_commit();
   }
   if (FINISH & MEASURED) {
@@ -220,128 +225,228 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
     }
   }
 }
+
+// The moments of the rows of a part that a thread finishes.
+__device__ __forceinline__ void load_part(Moments (&moments)[2], const Job& job, const Besides& besides, int first) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = min(first + (int)threadIdx.x / 32 % 4 * 16 + (int)threadIdx.x % 32 / 4 + 8 * half, job.rows - 1);
+    moments[half] = load_moments(besides.moments + (size_t)row * job.parts, job.parts);
+  }
+}
+
+// The second or first half of a tile's pixels begins here.
+__device__ __forceinline__ int4 half_place(const Job& job, int4 at, int half) {
+  if (job.box_y > 1) at.z += half * (job.box_y / 2);
+  else at.y += half * (job.box_x / 2);
+  return at;
+}
+
+// Fetches what is added to 64 rows.
+template <int FINISH>
+__device__ __forceinline__ void fetch_added(uint32_t to, const void* residual, uint32_t barrier, int4 at, int column) {
+#pragma unroll
+  for (int chunk = 0; chunk < CHUNKS; ++chunk)
+    copy_picture(to + chunk * 64 * line_of(FINISH), residual, barrier,
+                 {column + chunk * (line_of(FINISH) / 2), at.y, at.z, at.w});
+}
+
+// One thread fetches all stages of all tiles of this block. Weights are nobody's result: those of the first stages are fetched
+// while the kernel before this one ends.
+__device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, const Job& job, uint32_t tiles, uint32_t full,
+                                            uint32_t free) {
+  const int ahead = min(STAGES, job.taps * job.depth), count = job.row_tiles * job.column_tiles;
+  for (int stage = 0; stage < ahead; ++stage) {
+    barrier_expect(full + 8 * stage, STAGE_BYTES);
+    copy_weights(tiles + stage * STAGE_BYTES + ROW_BYTES, weight, full + 8 * stage,
+                 stage / job.depth * job.channels + stage % job.depth * 64, blockIdx.x / job.row_tiles * COLUMNS);
+  }
+  after_others();
+  int stage = 0, turn = 1, done = 0;
+  for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
+    const int4 at = tile_place(job, tile % job.row_tiles);
+    const int column = tile / job.row_tiles * COLUMNS;
+    for (int tap = 0; tap < job.taps; ++tap) {
+      const int column_x = at.y + job.tap_x + tap % job.tap_width, line = at.z + job.tap_y + tap / job.tap_width;
+      for (int run = 0; run < job.depth; ++run, ++done) {
+        const uint32_t to = tiles + stage * STAGE_BYTES, barrier = full + 8 * stage;
+        if (done >= ahead) {
+          barrier_wait(free + 8 * stage, turn);
+          barrier_expect(barrier, STAGE_BYTES);
+          copy_weights(to + ROW_BYTES, weight, barrier, tap * job.channels + run * 64, column);
+        }
+        copy_picture(to, x, barrier, {run * 64, column_x, line, at.w});
+        if (++stage == STAGES) stage = 0, turn ^= 1;
+      }
+    }
+  }
+}
+
+// Groups take a half of each tile's rows: for products of few tiles, each of which is finished as soon as can be.
+template <typename T, int FINISH>
+__device__ __forceinline__ void multiply_halves(const void* y, const void* residual, const Job& job, const Besides& besides,
+                                                uint32_t tiles, uint32_t full, uint32_t free, uint32_t extra) {
+  const int half = threadIdx.x / 128 - 1, runs = job.taps * job.depth;
+  const uint32_t staging = tiles + STAGES * STAGE_BYTES + half * part_of(FINISH);
+  const bool speaks = threadIdx.x % 128 == 0;
+  int stage = 0, turn = 0, round = 0;
+  float d[COLUMNS / 2];
+  for (int tile = blockIdx.x; tile < job.row_tiles * job.column_tiles; tile += gridDim.x, ++round) {
+    const int row_tile = tile % job.row_tiles, column = tile / job.row_tiles * COLUMNS;
+    const int first = row_tile * 128 + half * 64;
+    const int4 at = half_place(job, tile_place(job, row_tile), half);
+    if (speaks) {
+      stores_read();
+      if (FINISH & ADDED) {
+        barrier_expect(extra + 8 * half, part_of(FINISH));
+        fetch_added<FINISH>(staging, residual, extra + 8 * half, at, column);
+      }
+    }
+    Moments moments[2];
+    if (FINISH & NORMED) load_part(moments, job, besides, first);
+    prefetch_columns(besides.columns + column / 2);
+    int last = stage;
+    for (int run = 0; run < runs; ++run) {
+      const uint32_t rows = tiles + stage * STAGE_BYTES + half * (ROW_BYTES / 2);
+      const uint32_t columns = tiles + stage * STAGE_BYTES + ROW_BYTES;
+      barrier_wait(full + 8 * stage, turn);
+      products_begin();
+#pragma unroll
+      for (int part = 0; part < 4; ++part)
+        product_step<T>(d, tile_at(rows + part * 32), tile_at(columns + part * 32), run | part);
+      products_commit();
+      products_wait<1>();
+      if (speaks && run > 0) barrier_arrive(free + 8 * last);
+      last = stage;
+      if (++stage == STAGES) stage = 0, turn ^= 1;
+    }
+    products_wait<0>();
+    pin(d);
+    if (speaks) barrier_arrive(free + 8 * last);
+    if (FINISH & ADDED) barrier_wait(extra + 8 * half, round & 1);
+    else asm volatile("bar.sync %0, 128;" ::"r"(half + 1) : "memory");
+    finish<T, FINISH>(d, job, besides, y, staging, moments, {first, at, column});
+  }
+  if (speaks) stores_done();
+}
+
+// Groups take whole tiles by turns: while one finishes its tile, the other's products go on.
+template <typename T, int FINISH>
+__device__ __forceinline__ void multiply_turns(const void* y, const void* residual, const Job& job, const Besides& besides,
+                                               uint32_t tiles, uint32_t full, uint32_t free, uint32_t extra) {
+  constexpr int TURN = 2 * 128;
+  const int group = threadIdx.x / 128 - 1, runs = job.taps * job.depth, count = job.row_tiles * job.column_tiles;
+  const uint32_t staging = tiles + STAGES * STAGE_BYTES, emptied = extra + 8;
+  const bool speaks = threadIdx.x % 128 == 0;
+  float d[2][COLUMNS / 2];
+  if (group == 1) asm volatile("bar.arrive %0, %1;" ::"r"(3), "n"(TURN) : "memory");
+  for (int round = group; blockIdx.x + round * gridDim.x < count; round += 2) {
+    const int tile = blockIdx.x + round * gridDim.x;
+    const int row_tile = tile % job.row_tiles, column = tile / job.row_tiles * COLUMNS;
+    Moments moments[2][2];
+    if (FINISH & NORMED) {
+      load_part(moments[0], job, besides, row_tile * 128);
+      load_part(moments[1], job, besides, row_tile * 128 + 64);
+    }
+    prefetch_columns(besides.columns + column / 2);
+    int stage = round * runs % STAGES, turn = round * runs / STAGES & 1, last = stage;
+    asm volatile("bar.sync %0, %1;" ::"r"(3 + group), "n"(TURN) : "memory");
+    for (int run = 0; run < runs; ++run) {
+      const uint32_t rows = tiles + stage * STAGE_BYTES, columns = rows + ROW_BYTES;
+      barrier_wait(full + 8 * stage, turn);
+      products_begin();
+#pragma unroll
+      for (int part = 0; part < 4; ++part) {
+        product_step<T>(d[0], tile_at(rows + part * 32), tile_at(columns + part * 32), run | part);
+        product_step<T>(d[1], tile_at(rows + ROW_BYTES / 2 + part * 32), tile_at(columns + part * 32), run | part);
+      }
+      products_commit();
+      products_wait<1>();
+      if (speaks && run > 0) barrier_arrive(free + 8 * last);
+      last = stage;
+      if (++stage == STAGES) stage = 0, turn ^= 1;
+    }
+    // The other's stages come next: it may only look at them now that those before are known to be full.
+    asm volatile("bar.arrive %0, %1;" ::"r"(4 - group), "n"(TURN) : "memory");
+    products_wait<0>();
+    pin(d[0]);
+    pin(d[1]);
+    if (speaks) barrier_arrive(free + 8 * last);
+    barrier_wait(emptied, round & 1 ^ 1);
+    const int4 at = tile_place(job, row_tile);
+    if (FINISH & ADDED) {
+      if (speaks) {
+        barrier_expect(extra, 2 * part_of(FINISH));
+        fetch_added<FINISH>(staging, residual, extra, at, column);
+        fetch_added<FINISH>(staging + part_of(FINISH), residual, extra, half_place(job, at, 1), column);
+      }
+      barrier_wait(extra, round & 1);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      finish<T, FINISH>(d[half], job, besides, y, staging + half * part_of(FINISH), moments[half],
+                        {row_tile * 128 + half * 64, half_place(job, at, half), column});
+    if (speaks) {
+      stores_read();
+      barrier_arrive(emptied);
+    }
+  }
+  if (speaks) stores_done();
+}
 #endif
 
 // x: [channels, width, height, batch] in boxes of 64 channels and a tile's pixels. weight: [taps * channels, outputs] in
-// boxes of 64 and COLUMNS. y, residual: as x with `outputs` channels, in boxes of 32 channels and half a tile's
-// pixels. 384 threads.
-template <typename T, int COLUMNS, int FINISH>
+// boxes of 64 and COLUMNS. y, residual: as x with the channels that are left, in boxes of a fifth of a tile's columns and half
+// a tile's pixels. 384 threads.
+template <typename T, int FINISH, bool TURNS>
 __device__ void multiply(const void* x, const void* weight, const void* y, const void* residual, const Job& job,
                          const Besides& besides) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  constexpr int STAGES = stages_of(COLUMNS), STAGE_BYTES = ROW_BYTES + COLUMNS * 128;
-  constexpr int CHUNKS = COLUMNS / (FINISH & GATED ? 2 : 1) / CHUNK;
   extern __shared__ unsigned char raw[];
   __shared__ uint64_t barriers[2 * STAGES + 2];
   const uint32_t tiles = (shared_address(raw) + 1023) / 1024 * 1024;
   const uint32_t full = shared_address(barriers), free = full + 8 * STAGES, extra = free + 8 * STAGES;
-  const int group = threadIdx.x / 128;
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_make(full + 8 * stage, 1);
-      barrier_make(free + 8 * stage, 2);
+      barrier_make(free + 8 * stage, TURNS ? 1 : 2);
     }
     barrier_make(extra, 1);
     barrier_make(extra + 8, 1);
     barriers_made();
   }
   __syncthreads();
-  after_others();
-  const int count = job.row_tiles * job.column_tiles, runs = job.taps * job.depth;
-  if (group == 0) {
+  if (threadIdx.x < 128) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == 0) {
-      int stage = 0, turn = 1;
-      for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
-        const int4 at = tile_place(job, tile % job.row_tiles);
-        const int column = tile / job.row_tiles * COLUMNS;
-        for (int tap = 0; tap < job.taps; ++tap) {
-          const int column_x = at.y + job.tap_x + tap % job.tap_width, line = at.z + job.tap_y + tap / job.tap_width;
-          for (int run = 0; run < job.depth; ++run) {
-            const uint32_t to = tiles + stage * STAGE_BYTES, barrier = full + 8 * stage;
-            barrier_wait(free + 8 * stage, turn);
-            barrier_expect(barrier, STAGE_BYTES);
-            copy_picture(to, x, barrier, {run * 64, column_x, line, at.w});
-            copy_weights(to + ROW_BYTES, weight, barrier, tap * job.channels + run * 64, column);
-            if (++stage == STAGES) stage = 0, turn ^= 1;
-          }
-        }
-      }
-    }
+    if (threadIdx.x == 0) fetch_tiles(x, weight, job, tiles, full, free);
     __syncwarp();
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    const uint32_t staging = tiles + STAGES * STAGE_BYTES + (group - 1) * CHUNKS * CHUNK_BYTES;
-    const bool speaks = threadIdx.x % 128 == 0;
-    int stage = 0, turn = 0, round = 0;
-    float d[COLUMNS / 2];
-    for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
-      const int row_tile = tile % job.row_tiles, column = tile / job.row_tiles * COLUMNS;
-      const int first = row_tile * 128 + (group - 1) * 64;
-      int4 at = tile_place(job, row_tile);
-      if (job.box_y > 1) at.z += (group - 1) * (job.box_y / 2);
-      else at.y += (group - 1) * (job.box_x / 2);
-      if (speaks) {
-        stores_read();
-        if (FINISH & ADDED) {
-          const uint32_t barrier = extra + 8 * (group - 1);
-          barrier_expect(barrier, CHUNKS * CHUNK_BYTES);
-          for (int chunk = 0; chunk < CHUNKS; ++chunk)
-            copy_picture(staging + chunk * CHUNK_BYTES, residual, barrier, {column + chunk * CHUNK, at.y, at.z, at.w});
-        }
-      }
-      Moments moments[2];
-      if (FINISH & NORMED) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int row = min(first + (int)threadIdx.x / 32 % 4 * 16 + (int)threadIdx.x % 32 / 4 + 8 * half, job.rows - 1);
-          moments[half] = load_moments(besides.moments + (size_t)row * job.parts, job.parts);
-        }
-      }
-      prefetch_columns<COLUMNS>(besides.columns + column / 2);
-      int last = stage;
-      for (int run = 0; run < runs; ++run) {
-        const uint32_t rows = tiles + stage * STAGE_BYTES + (group - 1) * (ROW_BYTES / 2);
-        const uint32_t columns = tiles + stage * STAGE_BYTES + ROW_BYTES;
-        barrier_wait(full + 8 * stage, turn);
-        products_begin();
-#pragma unroll
-        for (int part = 0; part < 4; ++part)
-          product_step<T>(d, tile_at(rows + part * 32), tile_at(columns + part * 32), run | part);
-        products_commit();
-        products_wait<1>();
-        if (speaks && run > 0) barrier_arrive(free + 8 * last);
-        last = stage;
-        if (++stage == STAGES) stage = 0, turn ^= 1;
-      }
-      products_wait<0>();
-      pin(d);
-      if (speaks) barrier_arrive(free + 8 * last);
-      if (FINISH & ADDED) barrier_wait(extra + 8 * (group - 1), round & 1);
-      else asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
-      finish<T, COLUMNS, FINISH>(d, job, besides, y, staging, moments, {first, at, column});
-      ++round;
-    }
-    if (speaks) stores_done();
+    after_others();
+    if (TURNS) multiply_turns<T, FINISH>(y, residual, job, besides, tiles, full, free, extra);
+    else multiply_halves<T, FINISH>(y, residual, job, besides, tiles, full, free, extra);
   }
 #endif
 }
 
-#define MULTIPLY(name, T, COLUMNS, FINISH, finish)                                                                       \
+#define MULTIPLY(name, T, FINISH, finish, TURNS)                                                                         \
   extern "C" __global__ void __launch_bounds__(384, 1)                                                                   \
       multiply_##finish##_##name(const __grid_constant__ Map x, const __grid_constant__ Map weight,                      \
                                  const __grid_constant__ Map y, const __grid_constant__ Map residual,                    \
                                  const __grid_constant__ Job job, const __grid_constant__ Besides besides) {             \
-    multiply<T, COLUMNS, FINISH>(&x, &weight, &y, &residual, job, besides);                                              \
+    multiply<T, FINISH, TURNS>(&x, &weight, &y, &residual, job, besides);                                                \
   }
-#define MULTIPLY_TYPES(COLUMNS, FINISH, finish)  \
-  MULTIPLY(f16, __half, COLUMNS, FINISH, finish) \
-  MULTIPLY(bf16, __nv_bfloat16, COLUMNS, FINISH, finish)
-MULTIPLY_TYPES(160, 0, plain)
-MULTIPLY_TYPES(160, NORMED, normed)
-MULTIPLY_TYPES(160, SHIFTED, shifted)
-MULTIPLY_TYPES(160, ADDED, added)
-MULTIPLY_TYPES(160, MEASURED, measured)
-MULTIPLY_TYPES(160, ADDED | MEASURED, added_measured)
-MULTIPLY_TYPES(256, GATED, gated)
-MULTIPLY_TYPES(256, GATED | NORMED, normed_gated)
+#define MULTIPLY_TYPES(FINISH, finish, TURNS)  \
+  MULTIPLY(f16, __half, FINISH, finish, TURNS) \
+  MULTIPLY(bf16, __nv_bfloat16, FINISH, finish, TURNS)
+#define MULTIPLY_WAYS(FINISH, finish)           \
+  MULTIPLY_TYPES(FINISH, finish##_halves, false) \
+  MULTIPLY_TYPES(FINISH, finish##_turns, true)
+MULTIPLY_WAYS(0, plain)
+MULTIPLY_WAYS(NORMED, normed)
+MULTIPLY_WAYS(SHIFTED, shifted)
+MULTIPLY_WAYS(ADDED, added)
+MULTIPLY_WAYS(MEASURED, measured)
+MULTIPLY_WAYS(ADDED | MEASURED, added_measured)
+MULTIPLY_TYPES(GATED, gated_turns, true)
+MULTIPLY_TYPES(GATED | NORMED, normed_gated_turns, true)
