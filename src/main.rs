@@ -11,8 +11,9 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// For how long the allocator keeps them. Its own 10 ms are less than a layer takes, so that every step would have new pages
-/// cleared for it: a tenth of its time. Much longer, and the layers of a large picture hold what those before them held.
+/// For how long the allocator keeps them. Its own second is less than an evaluation of SDXL takes, so that each would have
+/// new pages cleared for it: a twentieth of its time. Much longer, and the layers of a large picture hold what those before
+/// them held.
 const KEEP_PAGES_MS: std::ffi::c_long = 10_000;
 /// `mi_option_purge_delay` of mimalloc.h.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;

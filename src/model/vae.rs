@@ -179,7 +179,9 @@ impl Decoder {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = self.mid_block.forward(&self.conv_in.forward(x)?)?;
         if Bands::take(&x) {
-            let pictures = (0..x.dim(0)?).map(|row| self.enlarge_by_bands(&x.narrow(0, row, 1)?));
+            let rows = x.chunk(x.dim(0)?, 0)?;
+            drop(x);
+            let pictures = rows.into_iter().map(|row| self.enlarge_by_bands(row));
             return Ok(Tensor::cat(&pictures.collect::<Result<Vec<_>>>()?, 0)?);
         }
         for (resnets, upsample) in &self.up_blocks {
@@ -195,7 +197,7 @@ impl Decoder {
 
     /// The picture that one row becomes behind the middle block: its layers grow to a hundred times what they hold
     /// before, so that they are kept in as few bits as the weights, and never two of them whole.
-    fn enlarge_by_bands(&self, row: &Tensor) -> Result<Tensor> {
+    fn enlarge_by_bands(&self, row: Tensor) -> Result<Tensor> {
         let mut x = Bands::of(row, self.kept)?;
         for (resnets, upsample) in &self.up_blocks {
             for resnet in resnets {

@@ -39,11 +39,11 @@ impl Bands {
     }
 
     /// The picture `[1, H, W, C]`, to be kept in bf16 or else in f32.
-    pub fn of(picture: &Tensor, dtype: DType) -> Result<Self> {
+    pub fn of(picture: Tensor, dtype: DType) -> Result<Self> {
         let (_, height, width, channels) = picture.dims4()?;
         let most = NUMBERS * rayon::current_num_threads();
         let mut bands = Self { size: (height, width), channels, dtype, most, bands: VecDeque::new() };
-        bands.push(0..height, read(&plain(picture)?).slice()?.to_vec());
+        bands.push(0..height, read(&plain(&picture)?).slice()?.to_vec());
         Ok(bands)
     }
 
@@ -225,7 +225,7 @@ mod tests {
 
     /// `picture` in bands of up to `lines` lines.
     fn cut(picture: &Tensor, dtype: DType, lines: usize) -> Bands {
-        let mut whole = Bands::of(picture, dtype).unwrap();
+        let mut whole = Bands::of(picture.clone(), dtype).unwrap();
         whole.most = lines * WIDTH * CHANNELS;
         let mut bands = whole.next(1, CHANNELS);
         for lines in bands.cuts() {
@@ -237,7 +237,7 @@ mod tests {
     /// What `conv` makes of `view` in bands like those of the view.
     fn convolved(conv: &Conv2d, view: View, outputs: usize, residual: Option<&Tensor>) -> Tensor {
         let conv = conv.for_bands(view).unwrap();
-        let residual = residual.map(|residual| Bands::of(residual, DType::F32).unwrap());
+        let residual = residual.map(|residual| Bands::of(residual.clone(), DType::F32).unwrap());
         let mut out = view.of.next(view.times, outputs).kept_in(DType::F32);
         for lines in out.cuts() {
             let residual = residual.as_ref().map(|residual| residual.numbers(lines.clone()));

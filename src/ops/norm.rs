@@ -98,9 +98,9 @@ impl GroupNorm {
     /// What the norm of all of `bands` does to each channel: factors, then summands.
     pub fn map(&self, bands: &Bands) -> Result<Vec<f32>> {
         let GroupKind::Cpu { scale, groups } = &self.kind else { return Err(elsewhere()) };
-        let mut moments = Moments::default();
+        let mut moments = Moments::new(bands.channels());
         for line in bands.lines() {
-            moments.add(Isa::current(), line, bands.channels());
+            moments.add(Isa::current(), line);
         }
         Ok(moments.maps(*groups, scale.affine()))
     }

@@ -36,8 +36,8 @@ pub fn group_norm(
     let maps: Vec<Vec<f32>> = x
         .par_chunks(picture)
         .map(|picture| {
-            let mut moments = Moments::default();
-            moments.add(isa, Values::F32(picture), channels);
+            let mut moments = Moments::new(channels);
+            moments.add(isa, Values::F32(picture));
             moments.maps(groups, affine)
         })
         .collect();
@@ -52,52 +52,57 @@ pub fn group_norm(
     unsafe { filled(x.len(), write) }
 }
 
-/// Means of the channels and sums of squared distances from them, for each chunk of a picture's pixels.
-#[derive(Debug, Default)]
+/// Means of a picture's channels and sums of squared distances from them, joined chunk by chunk (Chan, Golub and LeVeque,
+/// "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
+#[derive(Debug)]
 pub struct Moments {
-    /// `[chunks, 2, C]`.
-    values: Vec<f32>,
-    /// Pixels of each chunk.
-    counts: Vec<f64>,
+    pixels: f64,
+    /// A mean and a sum for each channel.
+    channels: Vec<(f64, f64)>,
 }
 
 impl Moments {
-    /// Adds the next `pixels` `[.., C]` of the picture.
-    pub fn add(&mut self, isa: Isa, pixels: Values, channels: usize) {
-        let (chunk, known) = (PIXELS * channels, self.values.len());
-        let chunks = pixels.len().div_ceil(chunk);
-        let part = |at: usize| at * chunk..pixels.len().min((at + 1) * chunk);
-        self.counts.extend((0..chunks).map(|at| (part(at).len() / channels) as f64));
-        self.values.resize(known + chunks * 2 * channels, 0.0);
-        let moments = self.values[known..].par_chunks_mut(2 * channels).enumerate();
-        moments.for_each(|(at, moments)| channel_moments(isa, pixels.part(part(at)), moments));
+    /// Those of no pixel yet.
+    pub fn new(channels: usize) -> Self {
+        Self { pixels: 0.0, channels: vec![(0.0, 0.0); channels] }
     }
 
-    /// Factors, then summands, for each channel.
+    /// Adds the next `pixels` `[.., C]` of the picture.
+    pub fn add(&mut self, isa: Isa, pixels: Values) {
+        let channels = self.channels.len();
+        let chunk = PIXELS * channels;
+        let part = |at: usize| at * chunk..pixels.len().min((at + 1) * chunk);
+        let mut moments = vec![0f32; pixels.len().div_ceil(chunk) * 2 * channels];
+        let chunks = moments.par_chunks_mut(2 * channels).enumerate();
+        chunks.for_each(|(at, moments)| channel_moments(isa, pixels.part(part(at)), moments));
+        for (at, moments) in moments.chunks_exact(2 * channels).enumerate() {
+            self.join((part(at).len() / channels) as f64, moments.split_at(channels));
+        }
+    }
+
+    /// Joins the moments of `count` pixels.
+    fn join(&mut self, count: f64, (means, squares): (&[f32], &[f32])) {
+        let share = count / (self.pixels + count);
+        let weight = self.pixels * share;
+        for ((known, mean), square) in self.channels.iter_mut().zip(means).zip(squares) {
+            let distance = f64::from(*mean) - known.0;
+            known.0 += distance * share;
+            known.1 += f64::from(*square) + distance * distance * weight;
+        }
+        self.pixels += count;
+    }
+
+    /// Factors, then summands, for each channel, which give each group mean 0 and variance 1.
     pub fn maps(&self, groups: usize, affine: Affine) -> Vec<f32> {
-        let channels = affine.weight.len();
+        let channels = self.channels.len();
         let width = channels / groups;
-        let pixels: f64 = self.counts.iter().sum();
-        let chunks = || self.values.chunks_exact(2 * channels).zip(&self.counts);
         let mut map = vec![0f32; 2 * channels];
-        for group in 0..groups {
-            let members = group * width..(group + 1) * width;
-            let all = pixels * width as f64;
-            let sum: f64 = chunks()
-                .map(|(chunk, count)| {
-                    count * chunk[members.clone()].iter().map(|m| f64::from(*m)).sum::<f64>()
-                })
-                .sum();
-            let mean = sum / all;
-            let square: f64 = chunks()
-                .map(|(chunk, count)| {
-                    let (means, squares) = chunk.split_at(channels);
-                    let members = means[members.clone()].iter().zip(&squares[members.clone()]);
-                    members.map(|(m, s)| f64::from(*s) + count * (f64::from(*m) - mean).powi(2)).sum::<f64>()
-                })
-                .sum();
-            let scale = 1.0 / (square / all + affine.eps).sqrt();
-            for channel in members {
+        for (group, members) in self.channels.chunks_exact(width).enumerate() {
+            let mean = members.iter().map(|(mean, _)| mean).sum::<f64>() / width as f64;
+            let squares = members.iter().map(|(m, square)| square + self.pixels * (m - mean).powi(2));
+            let variance = squares.sum::<f64>() / (self.pixels * width as f64);
+            let scale = 1.0 / (variance + affine.eps).sqrt();
+            for channel in group * width..(group + 1) * width {
                 let factor = f64::from(affine.weight[channel]) * scale;
                 map[channel] = factor as f32;
                 map[channels + channel] = (f64::from(affine.bias[channel]) - mean * factor) as f32;
