@@ -1,5 +1,6 @@
 //! What all work on one GPU shares: its stream, our kernels, the libraries' handles, and plans made before.
 
+use super::attention::Spread;
 use super::dnn::Convolver;
 use super::map::Map;
 use super::pointwise::Sums;
@@ -75,6 +76,7 @@ pub(super) enum Arg {
     Sums(Box<Sums>),
     Job(Job),
     Besides(Besides),
+    Spread(Spread),
 }
 
 impl Arg {
@@ -89,6 +91,7 @@ impl Arg {
             Self::Sums(value) => std::ptr::from_ref(&**value).cast_mut().cast(),
             Self::Job(value) => std::ptr::from_ref(value).cast_mut().cast(),
             Self::Besides(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Spread(value) => std::ptr::from_ref(value).cast_mut().cast(),
         }
     }
 }
@@ -309,6 +312,7 @@ pub(super) fn address(x: &Tensor) -> Result<u64> {
         CudaStorageSlice::F32(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::F16(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::BF16(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::U8(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::U32(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::I64(slice) => slice.device_ptr(&stream).0,
         _ => return Err(Error::internal("a CUDA kernel was given a tensor of another type")),

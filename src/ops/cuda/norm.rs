@@ -16,8 +16,6 @@ pub(in crate::ops) struct Scale {
 const GROUPS_MOST: usize = 32;
 /// The most channels of a layer norm, which one warp keeps in registers.
 const LAYER_MOST: usize = 2048;
-/// Bytes of shared memory for the sums of a block at most, unless one row of them takes more.
-const SUMS_MOST: usize = 48 << 10;
 /// Channels that a thread works on.
 const RUN: usize = 8;
 
@@ -47,26 +45,22 @@ pub(in crate::ops) fn group_norm(x: &Tensor, scale: &Scale, groups: usize, activ
     let columns = channels / RUN;
     let rows = 256usize.div_ceil(columns);
     // Chunks enough to fill the device, each of a few rounds.
-    let spread = |rows: usize, most: usize| pixels.div_ceil(8 * rows).clamp(1, most / batch.min(4));
-    let apply = Threads { grid: (spread(rows, 512), batch, 1), block: (columns, rows), shared: 0 };
-    // Every block that applies reads the sums of all chunks: they are made by fewer, larger blocks.
-    let sum_rows = (SUMS_MOST / (8 * channels)).min(768 / columns).max(1);
-    let chunks = spread(sum_rows, 128);
+    let chunks = pixels.div_ceil(8 * rows).clamp(1, 512 / batch.min(4));
     let sums = empty_of(DType::F32, &[batch, chunks, groups, 2], &x)?;
     let y = empty(x.dims(), &x)?;
-    let summing =
-        Threads { grid: (chunks, batch, 1), block: (columns, sum_rows), shared: 8 * sum_rows * channels };
+    let threads =
+        Threads { grid: (chunks, batch, 1), block: (columns, rows), shared: 2 * 4 * rows * channels };
     let sizes = [pixels.into(), channels.into(), groups.into()];
     gpu.launch(
         (Source::Norm, "group_sums", Some(x.dtype())),
-        summing,
+        threads,
         &[&[at(&x)?, at(&sums)?][..], &sizes].concat(),
     )?;
     let operands = [at(&x)?, at(&y)?, at(&sums)?, at(&scale.weight)?, at(&scale.bias)?];
     let rest = [chunks.into(), (scale.eps as f32).into(), usize::from(active).into()];
     gpu.launch(
         (Source::Norm, "group_apply", Some(x.dtype())),
-        apply,
+        Threads { shared: 0, ..threads },
         &[&operands[..], &sizes, &rest].concat(),
     )?;
     Ok(y)

@@ -13,6 +13,9 @@ const RUN: usize = 64;
 /// Tiles that are fetched ahead, and parts that a row is stored in.
 const STAGES: usize = 5;
 const CHUNKS: usize = 5;
+/// Row tiles of a band: with eight column tiles as many as there are processors, so that what runs at once shares most of what
+/// it fetches, and few enough that a band's rows stay in the cache while the weights pass.
+const BAND: usize = 16;
 /// Parts of a row whose moments the kernel reads, at most.
 const PARTS: usize = 8;
 /// Columns that a value and its gate lie apart.
@@ -55,6 +58,7 @@ pub(super) struct Job {
     box_y: i32,
     row_tiles: i32,
     column_tiles: i32,
+    band: i32,
     outputs: i32,
     rows: i32,
     parts: i32,
@@ -201,6 +205,7 @@ impl Weights {
             box_y: tiles.down as i32,
             row_tiles: tiles.count([batch, height, width]) as i32,
             column_tiles: (outputs / COLUMNS) as i32,
+            band: BAND as i32,
             outputs: outputs as i32,
             rows: (batch * height * width) as i32,
             parts: (inputs / COLUMNS) as i32,

@@ -201,7 +201,8 @@ ATTEND_TYPES(64)
 // from shared memory (Shah et al. 2024, "FlashAttention-3"). Heads are 64 wide, so that a row of a tile is 128 bytes and
 // the engine's 128-byte shuffle is the layout that the tensor cores read.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-constexpr int WIDE_KEYS = 128, STAGES = 2, TILE_BYTES = WIDE_KEYS * 128;
+constexpr int WIDE_KEYS = 128, SHORT_KEYS = 80; // of a tile, where there are more than one, and where there is one
+constexpr int STAGES = 2, TILE_BYTES = WIDE_KEYS * 128, SHORT_BYTES = SHORT_KEYS * 128;
 
 template <typename T>
 __device__ __forceinline__ void mix_step(float (&d)[32], const uint32_t (&a)[4], uint64_t b);
@@ -232,18 +233,8 @@ __device__ __forceinline__ void mix_step<__nv_bfloat16>(float (&d)[32], const ui
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-// Groups take turns at queueing products, so that one's are multiplied while another turns scores into weights. Barrier
-// `group`, from 1 on, is passed by that group once the one before it has had its turn.
-constexpr int TURN = 2 * 128;
-__device__ __forceinline__ void turn_wait(int group) {
-  asm volatile("bar.sync %0, %1;" ::"r"(group), "n"(TURN) : "memory");
-}
-__device__ __forceinline__ void turn_pass(int group) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(group), "n"(TURN) : "memory");
-}
-
 // Queues the scores of 64 queries and a tile of keys.
-template <typename T> __device__ __forceinline__ void scores_begin(float (&scores)[64], uint32_t q, uint32_t k) {
+template <typename T, int N> __device__ __forceinline__ void scores_begin(float (&scores)[N], uint32_t q, uint32_t k) {
   products_begin();
 #pragma unroll
   for (int part = 0; part < 4; ++part) product_step<T>(scores, tile_at(q + part * 32), tile_at(k + part * 32), part);
@@ -251,51 +242,50 @@ template <typename T> __device__ __forceinline__ void scores_begin(float (&score
 }
 
 // Queues the mix of a tile of values.
-template <typename T>
-__device__ __forceinline__ void mix_begin(float (&mix)[32], const uint32_t (&weights)[8][4], uint32_t v) {
+template <typename T, int N>
+__device__ __forceinline__ void mix_begin(float (&mix)[32], const uint32_t (&weights)[N][4], uint32_t v) {
   products_begin();
 #pragma unroll
-  for (int part = 0; part < 8; ++part) mix_step<T>(mix, weights[part], tile_at(v + part * 16 * 128));
+  for (int part = 0; part < N; ++part) mix_step<T>(mix, weights[part], tile_at(v + part * 16 * 128));
   products_commit();
 }
 
-// Turns scores into weights in place; returns how earlier sums fade, for both rows that a thread holds.
-__device__ __forceinline__ void weigh(float (&scores)[64], float (&most)[2], float (&sum)[2], float (&fade)[2],
-                                      float scale) {
+// Turns scores into weights in place; returns how earlier sums fade, for both rows that a thread holds. Maxima and sums are
+// taken in two chains, which do not wait for one another.
+template <int N>
+__device__ __forceinline__ void weigh(float (&scores)[N], float (&most)[2], float (&sum)[2], float (&fade)[2], float scale) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float peak = most[half];
+    float peaks[2] = {most[half], most[half]}, parts[2] = {};
 #pragma unroll
-    for (int n = 0; n < 16; ++n) peak = fmaxf(peak, fmaxf(scores[4 * n + 2 * half], scores[4 * n + 2 * half + 1]));
+    for (int n = 0; n < N / 2; ++n) peaks[n % 2] = fmaxf(peaks[n % 2], scores[n / 2 * 4 + 2 * half + n % 2]);
+    float peak = fmaxf(peaks[0], peaks[1]);
     peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 1));
     peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 2));
     fade[half] = power((most[half] - peak) * scale);
     most[half] = peak;
     const float offset = peak * scale;
-    float part = 0;
 #pragma unroll
-    for (int n = 0; n < 16; ++n)
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float& score = scores[4 * n + 2 * half + i];
-        score = power(score * scale - offset);
-        part += score;
-      }
-    sum[half] = sum[half] * fade[half] + part;
+    for (int n = 0; n < N / 2; ++n) {
+      float& score = scores[n / 2 * 4 + 2 * half + n % 2];
+      score = power(score * scale - offset);
+      parts[n % 2] += score;
+    }
+    sum[half] = sum[half] * fade[half] + (parts[0] + parts[1]);
   }
 }
 
 // Hides keys from `keys` on, in the tile that begins with key `first`.
-__device__ __forceinline__ void hide(float (&scores)[64], int first, int keys) {
-  if (first + WIDE_KEYS <= keys) return;
+template <int N> __device__ __forceinline__ void hide(float (&scores)[N], int first, int keys) {
+  if (first + 2 * N <= keys) return;
 #pragma unroll
-  for (int i = 0; i < 64; ++i)
+  for (int i = 0; i < N; ++i)
     if (first + i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2 >= keys) scores[i] = -INFINITY;
 }
 
-template <typename T> __device__ __forceinline__ void weights_pack(uint32_t (&to)[8][4], const float (&from)[64]) {
+template <typename T, int N> __device__ __forceinline__ void weights_pack(uint32_t (&to)[N / 8][4], const float (&from)[N]) {
 #pragma unroll
-  for (int part = 0; part < 8; ++part)
+  for (int part = 0; part < N / 8; ++part)
 #pragma unroll
     for (int i = 0; i < 4; ++i) to[part][i] = pack<T>(from[8 * part + 2 * i], from[8 * part + 2 * i + 1]);
 }
@@ -318,27 +308,59 @@ __device__ __forceinline__ void mix_store(const float (&mix)[32], float (&sum)[2
 }
 #endif
 
-// A group of four warps fetches, GROUPS others each take 64 queries. q, k, v: maps of [B, L, columns] with boxes of 64
-// columns and 64 GROUPS or WIDE_KEYS rows. Grid (queries / (64 GROUPS), heads, B), 128 (1 + GROUPS) threads.
-template <typename T, int GROUPS>
+// How the heads of all rows are cut into blocks: each head into some of three groups of queries, then some of two.
+struct Spread {
+  int heads, all;     // heads of a row, and of all rows
+  int threes, twos;   // blocks of a head
+  int more;           // that many heads, the first, have two blocks of three more and three of two less
+};
+
+// What a block attends to.
+struct Place {
+  int head, batch;
+  int first, groups; // its first group of 64 queries, and how many it has
+};
+
+// All blocks of three come first: the smaller ones fill up what is left.
+__device__ __forceinline__ Place place_of(const Spread& spread) {
+  const int wide_blocks = spread.all * spread.threes + 2 * spread.more;
+  const bool wide = (int)blockIdx.x < wide_blocks;
+  const int few = wide ? spread.threes : spread.twos, many = wide ? few + 2 : few - 3;
+  int nth = blockIdx.x - (wide ? 0 : wide_blocks), head = 0;
+  if (nth < spread.more * many) {
+    head = nth / many;
+    nth %= many;
+  } else {
+    nth -= spread.more * many;
+    head = spread.more + nth / few;
+    nth %= few;
+  }
+  const int before = 3 * (spread.threes + (head < spread.more ? 2 : 0));
+  return {head % spread.heads, head / spread.heads, wide ? 3 * nth : before + 2 * nth, wide ? 3 : 2};
+}
+
+// A group of four warps fetches, three others or two each take 64 queries. q, k, v: maps of [B, L, columns] with boxes of 64
+// columns and 192 or WIDE_KEYS rows. 512 threads.
+template <typename T>
 __device__ void attend_wide(const void* q, const void* k, const void* v, T* o, int queries, int keys, int o_row,
-                            long long o_batch, float scale) {
+                            long long o_batch, float scale, const Spread& spread) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ unsigned char raw[];
   __shared__ uint64_t barriers[1 + 4 * STAGES];
   const uint32_t q_tile = (shared_address(raw) + 1023) / 1024 * 1024;
-  const uint32_t k_tiles = q_tile + GROUPS * 64 * 128, v_tiles = k_tiles + STAGES * TILE_BYTES;
+  const uint32_t k_tiles = q_tile + 3 * 64 * 128, v_tiles = k_tiles + STAGES * TILE_BYTES;
   const uint32_t q_full = shared_address(barriers);
   const uint32_t k_full = q_full + 8, v_full = k_full + 8 * STAGES;
   const uint32_t k_free = v_full + 8 * STAGES, v_free = k_free + 8 * STAGES;
+  const Place place = place_of(spread);
   const int group = threadIdx.x / 128, tiles = (keys + WIDE_KEYS - 1) / WIDE_KEYS;
   if (threadIdx.x == 0) {
     barrier_make(q_full, 1);
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_make(k_full + 8 * stage, 1);
       barrier_make(v_full + 8 * stage, 1);
-      barrier_make(k_free + 8 * stage, GROUPS);
-      barrier_make(v_free + 8 * stage, GROUPS);
+      barrier_make(k_free + 8 * stage, place.groups);
+      barrier_make(v_free + 8 * stage, place.groups);
     }
     barriers_made();
   }
@@ -347,9 +369,9 @@ __device__ void attend_wide(const void* q, const void* k, const void* v, T* o, i
   if (group == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
     if (threadIdx.x == 0) {
-      const int column = blockIdx.y * 64, batch = blockIdx.z;
-      barrier_expect(q_full, GROUPS * 64 * 128);
-      copy_box(q_tile, q, q_full, column, blockIdx.x * GROUPS * 64, batch);
+      const int column = place.head * 64, batch = place.batch;
+      barrier_expect(q_full, 3 * 64 * 128);
+      copy_box(q_tile, q, q_full, column, place.first * 64, batch);
       for (int tile = 0; tile < tiles; ++tile) {
         const int stage = tile % STAGES, turn = tile / STAGES & 1;
         barrier_wait(k_free + 8 * stage, turn ^ 1);
@@ -360,14 +382,12 @@ __device__ void attend_wide(const void* q, const void* k, const void* v, T* o, i
         copy_box(v_tiles + stage * TILE_BYTES, v, v_full + 8 * stage, column, tile * WIDE_KEYS, batch);
       }
     }
-  } else {
-    if (GROUPS == 3) asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
-    else asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+  } else if (group <= place.groups) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
     const uint32_t q_part = q_tile + (group - 1) * 64 * 128;
-    float scores[64], mix[32] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, fade[2];
-    uint32_t weights[8][4];
+    float scores[WIDE_KEYS / 2], mix[32] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, fade[2];
+    uint32_t weights[WIDE_KEYS / 16][4];
     const bool speaks = threadIdx.x % 128 == 0;
-    if (group == GROUPS) turn_pass(1);
     barrier_wait(q_full, 0);
     barrier_wait(k_full, 0);
     scores_begin<T>(scores, q_part, k_tiles);
@@ -381,17 +401,18 @@ __device__ void attend_wide(const void* q, const void* k, const void* v, T* o, i
       const int stage = tile % STAGES, before = (tile - 1) % STAGES;
       barrier_wait(k_full + 8 * stage, tile / STAGES & 1);
       barrier_wait(v_full + 8 * before, (tile - 1) / STAGES & 1);
-      turn_wait(group);
       pin(scores);
       scores_begin<T>(scores, q_part, k_tiles + stage * TILE_BYTES);
       pin(mix);
       mix_begin<T>(mix, weights, v_tiles + before * TILE_BYTES);
-      turn_pass(group % GROUPS + 1);
       products_wait<1>();
       pin(scores);
       if (speaks) barrier_arrive(k_free + 8 * stage);
       hide(scores, tile * WIDE_KEYS, keys);
       weigh(scores, most, sum, fade, scale);
+      // It never sleeps: the assembler, which would wait for the mix of the values before and weigh only then, has to know both
+      // sums here.
+      if (sum[0] + sum[1] < 0.0f) asm volatile("nanosleep.u32 0;");
       products_wait<0>();
       pin(mix);
       if (speaks) barrier_arrive(v_free + 8 * before);
@@ -405,7 +426,7 @@ __device__ void attend_wide(const void* q, const void* k, const void* v, T* o, i
     mix_begin<T>(mix, weights, v_tiles + last * TILE_BYTES);
     products_wait<0>();
     pin(mix);
-    mix_store(mix, sum, o + blockIdx.z * o_batch + blockIdx.y * 64, (blockIdx.x * GROUPS + group - 1) * 64, queries, o_row);
+    mix_store(mix, sum, o + place.batch * o_batch + place.head * 64, (place.first + group - 1) * 64, queries, o_row);
   }
 #endif
 }
@@ -419,7 +440,7 @@ __device__ void attend_short(const void* q, const void* k, const void* v, T* o, 
   extern __shared__ unsigned char raw[];
   __shared__ uint64_t barriers[2];
   const uint32_t q_tile = (shared_address(raw) + 1023) / 1024 * 1024;
-  const uint32_t k_tile = q_tile + 64 * 128, v_tile = k_tile + TILE_BYTES;
+  const uint32_t k_tile = q_tile + 64 * 128, v_tile = k_tile + SHORT_BYTES;
   const uint32_t scored = shared_address(barriers), mixed = scored + 8;
   if (threadIdx.x == 0) {
     barrier_make(scored, 1);
@@ -430,15 +451,15 @@ __device__ void attend_short(const void* q, const void* k, const void* v, T* o, 
   after_others();
   if (threadIdx.x == 0) {
     const int column = blockIdx.y * 64, batch = blockIdx.z;
-    barrier_expect(scored, 64 * 128 + TILE_BYTES);
+    barrier_expect(scored, 64 * 128 + SHORT_BYTES);
     copy_box(q_tile, q, scored, column, blockIdx.x * 64, batch);
     copy_box(k_tile, k, scored, column, 0, batch);
-    barrier_expect(mixed, TILE_BYTES);
+    barrier_expect(mixed, SHORT_BYTES);
     copy_box(v_tile, v, mixed, column, 0, batch);
   }
   __syncwarp();
-  float scores[64], mix[32] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, fade[2];
-  uint32_t weights[8][4];
+  float scores[SHORT_KEYS / 2], mix[32] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, fade[2];
+  uint32_t weights[SHORT_KEYS / 16][4];
   barrier_wait(scored, 0);
   scores_begin<T>(scores, q_tile, k_tile);
   products_wait<0>();
@@ -455,18 +476,18 @@ __device__ void attend_short(const void* q, const void* k, const void* v, T* o, 
 #endif
 }
 
-#define ATTEND_WIDE(name, T, GROUPS)                                                                            \
-  extern "C" __global__ void __launch_bounds__(128 * (1 + GROUPS), 1)                                           \
-      attend_wide_##GROUPS##_##name(const __grid_constant__ Map q, const __grid_constant__ Map k,               \
-                                    const __grid_constant__ Map v, T* o, int queries, int keys, int o_row,      \
-                                    long long o_batch, float scale) {                                           \
-    attend_wide<T, GROUPS>(&q, &k, &v, o, queries, keys, o_row, o_batch, scale);                                \
+#define ATTEND_WIDE(name, T)                                                                                    \
+  extern "C" __global__ void __launch_bounds__(512, 1)                                                          \
+      attend_wide_##name(const __grid_constant__ Map q, const __grid_constant__ Map k,                          \
+                         const __grid_constant__ Map v, T* o, int queries, int keys, int o_row,                 \
+                         long long o_batch, float scale, const __grid_constant__ Spread spread) {               \
+    attend_wide<T>(&q, &k, &v, o, queries, keys, o_row, o_batch, scale, spread);                                \
   }
-ATTEND_WIDE(f16, __half, 3)
-ATTEND_WIDE(bf16, __nv_bfloat16, 3)
+ATTEND_WIDE(f16, __half)
+ATTEND_WIDE(bf16, __nv_bfloat16)
 
 #define ATTEND_SHORT(name, T)                                                                                   \
-  extern "C" __global__ void __launch_bounds__(128, 3)                                                          \
+  extern "C" __global__ void __launch_bounds__(128, 4)                                                          \
       attend_short_##name(const __grid_constant__ Map q, const __grid_constant__ Map k,                         \
                           const __grid_constant__ Map v, T* o, int queries, int keys, int o_row,                \
                           long long o_batch, float scale) {                                                     \

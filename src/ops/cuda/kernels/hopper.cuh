@@ -118,6 +118,8 @@ template <int N> __device__ __forceinline__ void pin(float (&x)[N]) {
 #define PLACES64 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
 
 // d (+)= a b^T: 64 rows of a, `columns` rows of b, 16 numbers of each; d is overwritten where `more` is 0.
+template <typename T> __device__ __forceinline__ void product_step(float (&d)[40], uint64_t a, uint64_t b, int more);
+template <typename T> __device__ __forceinline__ void product_step(float (&d)[48], uint64_t a, uint64_t b, int more);
 template <typename T> __device__ __forceinline__ void product_step(float (&d)[64], uint64_t a, uint64_t b, int more);
 template <typename T> __device__ __forceinline__ void product_step(float (&d)[80], uint64_t a, uint64_t b, int more);
 #define PRODUCT_STEP(T, name, columns, a_place, b_place, more_place, places, ...)                                        \
@@ -129,11 +131,14 @@ template <typename T> __device__ __forceinline__ void product_step(float (&d)[80
                  : __VA_ARGS__                                                                                           \
                  : "l"(a), "l"(b), "r"(more));                                                                           \
   }
-#define PLACES_64 PLACES0 ", " PLACES16 ", " PLACES32 ", " PLACES48
-#define SUMS_64 SUMS16(0), SUMS16(16), SUMS16(32), SUMS16(48)
+#define PLACES_48 PLACES0 ", " PLACES16 ", " PLACES32
+#define SUMS_48 SUMS16(0), SUMS16(16), SUMS16(32)
 #define PRODUCT_STEPS(T, name)                                                                                           \
-  PRODUCT_STEP(T, name, 128, "%64", "%65", "%66", PLACES_64, SUMS_64)                                                    \
-  PRODUCT_STEP(T, name, 160, "%80", "%81", "%82", PLACES_64 ", " PLACES64, SUMS_64, SUMS16(64))
+  PRODUCT_STEP(T, name, 80, "%40", "%41", "%42", PLACES0 ", " PLACES16 ", %32, %33, %34, %35, %36, %37, %38, %39",       \
+               SUMS16(0), SUMS16(16), SUMS4(32), SUMS4(36))                                                              \
+  PRODUCT_STEP(T, name, 96, "%48", "%49", "%50", PLACES_48, SUMS_48)                                                     \
+  PRODUCT_STEP(T, name, 128, "%64", "%65", "%66", PLACES_48 ", " PLACES48, SUMS_48, SUMS16(48))                          \
+  PRODUCT_STEP(T, name, 160, "%80", "%81", "%82", PLACES_48 ", " PLACES48 ", " PLACES64, SUMS_48, SUMS16(48), SUMS16(64))
 PRODUCT_STEPS(__half, "f16")
 PRODUCT_STEPS(__nv_bfloat16, "bf16")
 #endif

@@ -64,7 +64,7 @@ __device__ void group_sums(const T* x, float* partial, int pixels, int channels,
 }
 
 // Adds the chunks' sums up, normalises one chunk, scales and shifts channels, then SiLU where `active`.
-// Grid and block as above; `chunks` is the grid of `group_sums`, which may be another one.
+// Grid and block as above.
 template <typename T>
 __device__ void group_apply(const T* x, T* y, const float* partial, const float* weight, const float* bias,
                             int pixels, int channels, int groups, int chunks, float eps, int active) {

@@ -23,6 +23,7 @@ struct Job {
   int wide, tall;       // a picture in tiles
   int box_x, box_y;     // a tile in pixels
   int row_tiles, column_tiles;
+  int band;             // row tiles that are done with all columns before the next: both operands then stay in the cache
   int outputs;          // columns in all, a multiple of a tile's
   int rows;             // rows in all
   int parts;            // of the moments that are read: column tiles of the product that made the rows
@@ -100,6 +101,13 @@ __device__ __forceinline__ float2 row_scale(const Moments& moments, int parts, i
 __device__ __forceinline__ void prefetch_columns(const float4* columns) {
   const int line = threadIdx.x % 128;
   if (line < COLUMNS / 16) asm volatile("prefetch.global.L1 [%0];" ::"l"(columns + line * 8));
+}
+
+// Row tile and first column of a tile: through the rows of a band, then to its next columns, then to the next band.
+__device__ __forceinline__ int2 tile_order(const Job& job, int tile) {
+  const int whole = job.band * job.column_tiles, first = tile / whole * job.band, within = tile % whole;
+  const int rows = min(job.band, job.row_tiles - first);
+  return {first + within % rows, within / rows * COLUMNS};
 }
 
 // Where a tile lies: x, y, batch of its first pixel.
@@ -256,16 +264,18 @@ __device__ __forceinline__ void fetch_added(uint32_t to, const void* residual, u
 __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, const Job& job, uint32_t tiles, uint32_t full,
                                             uint32_t free) {
   const int ahead = min(STAGES, job.taps * job.depth), count = job.row_tiles * job.column_tiles;
+  const int first_column = tile_order(job, blockIdx.x).y;
   for (int stage = 0; stage < ahead; ++stage) {
     barrier_expect(full + 8 * stage, STAGE_BYTES);
     copy_weights(tiles + stage * STAGE_BYTES + ROW_BYTES, weight, full + 8 * stage,
-                 stage / job.depth * job.channels + stage % job.depth * 64, blockIdx.x / job.row_tiles * COLUMNS);
+                 stage / job.depth * job.channels + stage % job.depth * 64, first_column);
   }
   after_others();
   int stage = 0, turn = 1, done = 0;
   for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
-    const int4 at = tile_place(job, tile % job.row_tiles);
-    const int column = tile / job.row_tiles * COLUMNS;
+    const int2 order = tile_order(job, tile);
+    const int4 at = tile_place(job, order.x);
+    const int column = order.y;
     for (int tap = 0; tap < job.taps; ++tap) {
       const int column_x = at.y + job.tap_x + tap % job.tap_width, line = at.z + job.tap_y + tap / job.tap_width;
       for (int run = 0; run < job.depth; ++run, ++done) {
@@ -292,7 +302,8 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
   int stage = 0, turn = 0, round = 0;
   float d[COLUMNS / 2];
   for (int tile = blockIdx.x; tile < job.row_tiles * job.column_tiles; tile += gridDim.x, ++round) {
-    const int row_tile = tile % job.row_tiles, column = tile / job.row_tiles * COLUMNS;
+    const int2 order = tile_order(job, tile);
+    const int row_tile = order.x, column = order.y;
     const int first = row_tile * 128 + half * 64;
     const int4 at = half_place(job, tile_place(job, row_tile), half);
     if (speaks) {
@@ -342,7 +353,8 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
   if (group == 1) asm volatile("bar.arrive %0, %1;" ::"r"(3), "n"(TURN) : "memory");
   for (int round = group; blockIdx.x + round * gridDim.x < count; round += 2) {
     const int tile = blockIdx.x + round * gridDim.x;
-    const int row_tile = tile % job.row_tiles, column = tile / job.row_tiles * COLUMNS;
+    const int2 order = tile_order(job, tile);
+    const int row_tile = order.x, column = order.y;
     Moments moments[2][2];
     if (FINISH & NORMED) {
       load_part(moments[0], job, besides, row_tile * 128);
