@@ -13,4 +13,4 @@ pub mod unet;
 pub mod vae;
 mod vae_tiles;
 
-pub use crate::ops::{activation_dtype, combine, memory_taken, open_gpu};
+pub use crate::ops::{activation_dtype, bytes, combine, memory_taken, open_gpu};

@@ -142,8 +142,12 @@ impl Bench<'_> {
             let (full_width, full_height) = (8.0 * width as f32, 8.0 * height as f32);
             let ids = vec![[full_height, full_width, 0.0, 0.0, full_height, full_width]; rows];
             let timesteps = vec![500.0; rows];
-            let conditioning =
-                Conditioning { timesteps: &timesteps, context: &context, pooled: &pooled, time_ids: &ids };
+            let conditioning = Conditioning {
+                timesteps: &timesteps,
+                contexts: &[&context],
+                pooled: &pooled,
+                time_ids: &ids,
+            };
             let work = rows as f64 * cost::unet(&config, (height, width), TOKENS);
             let case = Case { what: "unet", rows, size: (8 * width, 8 * height), dtype: *dtype, work };
             self.time(&case, || {

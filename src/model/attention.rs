@@ -152,6 +152,15 @@ impl Projection {
     }
 }
 
+/// What the layers of a transformer read of the context.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Context<'a> {
+    /// All of it, `[B, S, D]`.
+    Whole(&'a Tensor),
+    /// What [`Transformer2d::mapped`] made of it.
+    Mapped(&'a Tensor),
+}
+
 /// Transformer layers over the pixels of a picture (`Transformer2DModel` of diffusers).
 #[derive(Debug)]
 pub(super) struct Transformer2d {
@@ -181,10 +190,18 @@ impl Transformer2d {
         })
     }
 
-    /// Maps a picture `[B, H, W, C]` in the light of `context` `[B, S, D]`.
-    pub fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    /// Keys and values of `context` `[B, S, D]` for all layers side by side: `[B, S, 2 layers C]`.
+    pub fn mapped(&self, context: &Tensor) -> Result<Tensor> {
+        self.context_maps.forward_joined(context)
+    }
+
+    /// Maps a picture `[B, H, W, C]` in the light of `context`.
+    pub fn forward(&self, x: &Tensor, context: Context) -> Result<Tensor> {
         let mut pixels = self.proj_in.forward(&self.norm.forward(x)?)?;
-        let context = self.context_maps.forward(context)?;
+        let context = match context {
+            Context::Whole(context) => self.context_maps.forward(context)?,
+            Context::Mapped(joined) => self.context_maps.split(joined)?,
+        };
         for (block, context) in self.transformer_blocks.iter().zip(context.chunks_exact(2)) {
             pixels = block.forward(&pixels, [&context[0], &context[1]])?;
         }

@@ -1,11 +1,11 @@
 //! The denoiser: SDXL's `UNet2DConditionModel`, with one timestep, one context and one set of sizes for each row.
 
-use super::attention::{Transformer2d, TransformerShape};
+use super::attention::{Context, Transformer2d, TransformerShape};
 use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
 use super::config::UnetConfig;
 use super::embed::{Sinusoid, TimestepEmbedding};
 use crate::error::{Error, Result};
-use crate::ops::{Conv2d, ConvShape, Padding, Replay, activations, join, silu};
+use crate::ops::{Conv2d, ConvShape, Kept, Padding, Replay, activations, join, silu};
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 
@@ -14,8 +14,9 @@ use candle_nn::VarBuilder;
 pub struct Conditioning<'a> {
     /// The training timestep of each row, 0..1000, fractions allowed.
     pub timesteps: &'a [f32],
-    /// The prompts' token embeddings, `[B, 77 k, D]`.
-    pub context: &'a Tensor,
+    /// The prompts' token embeddings, `[.., 77 k, D]`, one row or several in each: B rows in all. What is made of them alone is
+    /// kept for as long as the same tensors come in the same order.
+    pub contexts: &'a [&'a Tensor],
     /// The prompts' pooled embeddings, `[B, P]`; not read by models without `text_time`.
     pub pooled: &'a Tensor,
     /// For each row original height and width, crop top and left, target height and width, in pixels.
@@ -46,12 +47,25 @@ impl Layers {
         Ok(Self { resnets, attentions })
     }
 
-    fn forward(&self, layer: usize, x: &Tensor, time: &Tensor, context: &Tensor) -> Result<Tensor> {
+    fn forward(&self, layer: usize, x: &Tensor, time: &Tensor, contexts: &mut Contexts) -> Result<Tensor> {
         let x = self.resnets[layer].forward(x, Some(time))?;
         match self.attentions.get(layer) {
-            Some(attention) => attention.forward(&x, context),
+            Some(attention) => attention.forward(&x, contexts.next()),
             None => Ok(x),
         }
+    }
+}
+
+/// What the transformers read of the context, one after the other.
+#[derive(Debug)]
+struct Contexts<'a> {
+    whole: &'a Tensor,
+    mapped: std::slice::Iter<'a, Tensor>,
+}
+
+impl<'a> Contexts<'a> {
+    fn next(&mut self) -> Context<'a> {
+        self.mapped.next().map_or(Context::Whole(self.whole), Context::Mapped)
     }
 }
 
@@ -177,6 +191,9 @@ struct AddedConditioning {
     add_embedding: TimestepEmbedding,
 }
 
+/// The context's place among the inputs of [`Unet::body`].
+const CONTEXT: usize = 2;
+
 /// The UNet.
 #[derive(Debug)]
 pub struct Unet {
@@ -223,27 +240,40 @@ impl Unet {
     /// The model's output (noise or velocity) `[B, H, W, out]` for inputs `[B, H, W, in]`, scaled for their noise.
     pub fn forward(&self, x: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
         let sinusoids = self.time.of(conditioning.timesteps, x.device())?.unsqueeze(1)?; // [B, 1, first]
-        let context = activations(conditioning.context)?;
+        let context = activations(&Tensor::cat(conditioning.contexts, 0)?)?;
         let mut inputs = vec![x.clone(), sinusoids, context];
         if let Some(added) = &self.added {
             inputs.push(added.inputs(conditioning.pooled, conditioning.time_ids)?);
         }
         let inputs: Vec<&Tensor> = inputs.iter().collect();
-        let mut outputs = self.replay.run(&inputs, |inputs| Ok(vec![self.body(inputs)?]))?;
+        let of = conditioning.contexts.iter().map(|context| context.id()).collect();
+        let make = |context: &Tensor| self.mapped(context);
+        let kept = Kept { input: CONTEXT, of, make: &make };
+        let mut outputs =
+            self.replay.run(&inputs, kept, |inputs, kept| Ok(vec![self.body(inputs, kept)?]))?;
         Ok(outputs.swap_remove(0))
     }
 
-    /// [`Unet::forward`] of the picture, the timesteps' sinusoids, the context, and the added conditioning if any.
-    fn body(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+    /// What every transformer reads of the context, in the order in which they come.
+    fn mapped(&self, context: &Tensor) -> Result<Vec<Tensor>> {
+        let down = self.down_blocks.iter().flat_map(|block| &block.layers.attentions);
+        let up = self.up_blocks.iter().flat_map(|block| &block.layers.attentions);
+        down.chain([&self.mid_block.attention]).chain(up).map(|attention| attention.mapped(context)).collect()
+    }
+
+    /// [`Unet::forward`] of the picture, the timesteps' sinusoids, the context, and the added conditioning if any; with what
+    /// [`Unet::mapped`] made of the context, or nothing.
+    fn body(&self, inputs: &[&Tensor], mapped: &[Tensor]) -> Result<Tensor> {
         let [x, sinusoids, context, added @ ..] = inputs else {
             return Err(Error::internal("a UNet reads a picture, timesteps and a context"));
         };
+        let mut contexts = Contexts { whole: context, mapped: mapped.iter() };
         let time = self.time_vector(sinusoids, added.first().copied())?;
         let mut x = self.conv_in.forward(x)?;
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
             for layer in 0..block.layers.resnets.len() {
-                x = block.layers.forward(layer, &x, &time, context)?;
+                x = block.layers.forward(layer, &x, &time, &mut contexts)?;
                 skips.push(x.clone());
             }
             if let Some(downsample) = &block.downsample {
@@ -253,12 +283,12 @@ impl Unet {
         }
         let [before, after] = &self.mid_block.resnets;
         x = before.forward(&x, Some(&time))?;
-        x = after.forward(&self.mid_block.attention.forward(&x, context)?, Some(&time))?;
+        x = after.forward(&self.mid_block.attention.forward(&x, contexts.next())?, Some(&time))?;
         for block in &self.up_blocks {
             for layer in 0..block.layers.resnets.len() {
                 let skip = skips.pop().expect("the way up has as many layers as the way down left skips");
                 let joined = join(&x, &skip)?;
-                x = block.layers.forward(layer, &joined, &time, context)?;
+                x = block.layers.forward(layer, &joined, &time, &mut contexts)?;
             }
             if let (Some(upsample), Some(skip)) = (&block.upsample, skips.last()) {
                 x = upsample.forward(&x, (skip.dim(1)?, skip.dim(2)?))?;

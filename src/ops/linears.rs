@@ -2,13 +2,15 @@
 
 use super::linear::Linear;
 use crate::error::Result;
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 
 /// Linear maps without bias that read the same input and make results of one width.
 #[derive(Debug)]
 pub struct Linears {
     kind: Kind,
+    /// The width of each result.
+    outputs: usize,
 }
 
 #[derive(Debug)]
@@ -16,10 +18,7 @@ enum Kind {
     Apart(Vec<Linear>),
     /// One map whose outputs are those of all.
     #[cfg(feature = "cuda")]
-    Joined {
-        linear: super::cuda::linear::Linear,
-        outputs: usize,
-    },
+    Joined(super::cuda::linear::Linear),
 }
 
 impl Linears {
@@ -30,10 +29,10 @@ impl Linears {
             let weights = maps.iter().map(|vb| vb.get((outputs, inputs), "weight"));
             let weight = Tensor::cat(&weights.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
             let linear = super::cuda::linear::Linear::new(&weight, None)?;
-            return Ok(Self { kind: Kind::Joined { linear, outputs } });
+            return Ok(Self { kind: Kind::Joined(linear), outputs });
         }
         let maps = maps.iter().map(|vb| Linear::load_no_bias(vb, inputs, outputs));
-        Ok(Self { kind: Kind::Apart(maps.collect::<Result<_>>()?) })
+        Ok(Self { kind: Kind::Apart(maps.collect::<Result<_>>()?), outputs })
     }
 
     /// What each map makes of `[B, L, inputs]`: `[B, L, outputs]`, on a GPU side by side in memory.
@@ -41,13 +40,25 @@ impl Linears {
         match &self.kind {
             Kind::Apart(maps) => maps.iter().map(|map| map.forward(x)).collect(),
             #[cfg(feature = "cuda")]
-            Kind::Joined { linear, outputs } => {
-                let all = linear.forward(x, None)?;
-                let count = linear.outputs()? / outputs;
-                Ok((0..count)
-                    .map(|map| all.narrow(2, map * outputs, *outputs))
-                    .collect::<candle_core::Result<_>>()?)
-            }
+            Kind::Joined(linear) => self.split(&linear.forward(x, None)?),
         }
+    }
+
+    /// [`Linears::forward`] with the results side by side: `[B, L, maps * outputs]`.
+    pub fn forward_joined(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.kind {
+            Kind::Apart(_) => Ok(Tensor::cat(&self.forward(x)?, D::Minus1)?),
+            #[cfg(feature = "cuda")]
+            Kind::Joined(linear) => linear.forward(x, None),
+        }
+    }
+
+    /// The results that [`Linears::forward_joined`] put side by side.
+    pub fn split(&self, joined: &Tensor) -> Result<Vec<Tensor>> {
+        let outputs = self.outputs;
+        let count = joined.dim(D::Minus1)? / outputs;
+        Ok((0..count)
+            .map(|map| joined.narrow(D::Minus1, map * outputs, outputs))
+            .collect::<candle_core::Result<_>>()?)
     }
 }

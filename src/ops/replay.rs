@@ -2,9 +2,19 @@
 
 use super::host::holds;
 use crate::error::Result;
-use candle_core::Tensor;
+use candle_core::{Tensor, TensorId};
 use rayon::prelude::*;
 use std::fmt;
+
+/// What is made of one input alone, and kept from call to call for as long as that input stays the same.
+pub struct Kept<'a> {
+    /// Which input.
+    pub input: usize,
+    /// What that input is put together from: it stays the same while these do.
+    pub of: Vec<TensorId>,
+    /// What is made of it.
+    pub make: &'a dyn Fn(&Tensor) -> Result<Vec<Tensor>>,
+}
 
 /// Recordings of one piece of work, by the shapes of its inputs. On the CPU nothing is recorded, but rows go apart.
 #[derive(Default)]
@@ -16,17 +26,22 @@ pub struct Replay {
 impl Replay {
     /// What `work` makes of `inputs`, whose first axis is the rows of the batch, as is that of its outputs.
     ///
+    /// It is also given what `kept` made of one of them; on the CPU nothing, for there it is made where it is needed.
+    ///
     /// It must be a function of them and of weights alone, read nothing back from the device, and upload no data: on a
     /// GPU it is recorded the second time that it runs on inputs of the same shapes, and replayed from then on.
     pub fn run(
         &self,
         inputs: &[&Tensor],
-        work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>> + Sync,
+        kept: Kept,
+        work: impl Fn(&[&Tensor], &[Tensor]) -> Result<Vec<Tensor>> + Sync,
     ) -> Result<Vec<Tensor>> {
         #[cfg(feature = "cuda")]
         if inputs[0].device().is_cuda() {
-            return self.cuda.run(inputs, work);
+            return self.cuda.run(inputs, &kept, &work);
         }
+        let _ = kept;
+        let work = |inputs: &[&Tensor]| work(inputs, &[]);
         if inputs.iter().all(|input| holds(input)) {
             return apart(inputs, work);
         }

@@ -2,10 +2,10 @@
 
 use super::{Job, Pipeline};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::activation_dtype;
 use crate::model::vae::{Posterior, Tiling};
+use crate::model::{activation_dtype, bytes};
 use crate::request::{Mask, Picture};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use image::RgbImage;
 
 impl Pipeline {
@@ -51,7 +51,7 @@ impl Pipeline {
             Some(tiling) => self.vae.decode_tiled(latents, tiling)?,
             None => self.vae.decode(latents)?,
         };
-        to_picture(&decoded.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)
+        to_picture(&decoded)
     }
 
     /// What a picture `[1, H, W, 3]` in -1..=1 may be as latents, in f32.
@@ -117,13 +117,10 @@ impl Pipeline {
 /// The most latents that are decoded as one, whatever the tile: a picture of 1024x1024 pixels.
 const WHOLE_AT_MOST: usize = 128 * 128;
 
-/// Pixels `[1, H, W, 3]` in -1..=1 as bytes, rounded to nearest as diffusers rounds.
+/// The picture of pixels `[1, H, W, 3]` in -1..=1.
 fn to_picture(pixels: &Tensor) -> Result<Picture> {
     let (_, height, width, _) = pixels.dims4()?;
-    let values: Vec<f32> = pixels.flatten_all()?.to_vec1()?;
-    let bytes =
-        values.iter().map(|value| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8);
-    let pixels = RgbImage::from_raw(width as u32, height as u32, bytes.collect())
+    let pixels = RgbImage::from_raw(width as u32, height as u32, bytes(pixels)?)
         .ok_or_else(|| Error::internal("a decoded picture has three channels"))?;
     Picture::new(pixels)
 }

@@ -63,7 +63,7 @@ impl Pipeline {
         }
         let conditioning = Conditioning {
             timesteps: &rows.timesteps,
-            context: &Tensor::cat(&rows.contexts, 0)?,
+            contexts: &rows.contexts,
             pooled: &Tensor::cat(&rows.pooled, 0)?,
             time_ids: &rows.time_ids,
         };

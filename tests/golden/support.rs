@@ -113,7 +113,7 @@ pub fn unet(golden: &Golden, case: &str, dtype: DType) -> Tensor {
     let time_ids: Vec<[f32; 6]> = ids.into_iter().map(|row| row.try_into().expect("six ids")).collect();
     let timesteps = golden.values(&format!("{case}.timesteps"));
     let conditioning =
-        Conditioning { timesteps: &timesteps, context: &context, pooled: &pooled, time_ids: &time_ids };
+        Conditioning { timesteps: &timesteps, contexts: &[&context], pooled: &pooled, time_ids: &time_ids };
     let sample = typed(golden.picture(&format!("{case}.sample")));
     unet.forward(&sample, &conditioning).expect("it runs")
 }

@@ -123,6 +123,16 @@ pub(in crate::ops) fn enlarge(x: &Tensor, size: (usize, usize)) -> Result<Tensor
     Ok(y)
 }
 
+/// Numbers in -1..=1 as bytes, rounded to nearest, half way to even; a multiple of four of them.
+pub(in crate::ops) fn bytes(x: &Tensor) -> Result<Vec<u8>> {
+    let x = x.contiguous()?;
+    let count = x.elem_count();
+    let y = empty_of(DType::U8, &[count], &x)?;
+    let args = [at(&x)?, at(&y)?, count.into()];
+    Gpu::of(&x)?.launch((Source::Pointwise, "bytes", Some(x.dtype())), Threads::line(count / 4), &args)?;
+    Ok(y.to_vec1()?)
+}
+
 /// Whether there is a kernel that joins pixels of these widths.
 pub(in crate::ops) fn takes_join(a: &Tensor, b: &Tensor) -> Result<bool> {
     let whole =

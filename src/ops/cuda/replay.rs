@@ -2,7 +2,8 @@
 
 use super::gpu::{Gpu, fault};
 use crate::error::{Error, ErrorKind, Result};
-use candle_core::{DType, Tensor};
+use crate::ops::Kept;
+use candle_core::{DType, Tensor, TensorId};
 use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use std::cell::RefCell;
@@ -44,6 +45,9 @@ enum State {
 struct Recording {
     graph: CudaGraph,
     inputs: Vec<Tensor>,
+    /// What is made of one input alone, and what that was put together from.
+    kept: Vec<Tensor>,
+    of: Vec<TensorId>,
     outputs: Vec<Tensor>,
 }
 
@@ -65,63 +69,68 @@ impl Default for Replay {
     }
 }
 
+/// What is made of inputs and of what is kept of one of them.
+type Body<'a> = dyn Fn(&[&Tensor], &[Tensor]) -> Result<Vec<Tensor>> + 'a;
+
+/// Work, with what it reads.
+struct Job<'a> {
+    inputs: &'a [&'a Tensor],
+    kept: &'a Kept<'a>,
+    work: &'a Body<'a>,
+}
+
+impl Job<'_> {
+    /// Does it, launch by launch.
+    fn run(&self) -> Result<Vec<Tensor>> {
+        (self.work)(self.inputs, &(self.kept.make)(self.inputs[self.kept.input])?)
+    }
+}
+
 impl Replay {
-    /// What `work` makes of `inputs`, whose first axis is the rows of the batch, as is that of its outputs. It must be a
-    /// function of them and of weights alone, read nothing back from the device, and upload nothing but the parameters of
-    /// launches.
-    pub fn run(
-        &self,
-        inputs: &[&Tensor],
-        work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>>,
-    ) -> Result<Vec<Tensor>> {
+    /// What `work` makes of `inputs`, whose first axis is the rows of the batch, as is that of its outputs, and of what is
+    /// `kept`. It must be a function of them and of weights alone, read nothing back from the device, and upload nothing but
+    /// the parameters of launches.
+    pub fn run(&self, inputs: &[&Tensor], kept: &Kept, work: &Body) -> Result<Vec<Tensor>> {
         let rows = inputs[0].dim(0)?;
         if rung(rows) == rows {
-            return self.run_rung(inputs, work);
+            return self.run_rung(&Job { inputs, kept, work });
         }
-        let filled = inputs.iter().map(|input| filled(input, rung(rows))).collect::<Result<Vec<_>>>()?;
-        let outputs = self.run_rung(&filled.iter().collect::<Vec<_>>(), work)?;
+        let inputs = inputs.iter().map(|input| filled(input, rung(rows))).collect::<Result<Vec<_>>>()?;
+        let inputs: Vec<&Tensor> = inputs.iter().collect();
+        let outputs = self.run_rung(&Job { inputs: &inputs, kept, work })?;
         outputs.iter().map(|output| Ok(output.narrow(0, 0, rows)?)).collect()
     }
 
-    fn run_rung(
-        &self,
-        inputs: &[&Tensor],
-        work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>>,
-    ) -> Result<Vec<Tensor>> {
-        let shapes = inputs.iter().map(|input| (input.dims().to_vec(), input.dtype())).collect();
+    fn run_rung(&self, job: &Job) -> Result<Vec<Tensor>> {
+        let shapes = job.inputs.iter().map(|input| (input.dims().to_vec(), input.dtype())).collect();
         let key: Key = (self.id, shapes);
-        let gpu = Gpu::of(inputs[0])?;
-        match attempt(gpu, &key, inputs, &work) {
+        let gpu = Gpu::of(job.inputs[0])?;
+        match attempt(gpu, &key, job) {
             // What is recorded keeps its memory to itself: it makes room before work is refused.
             Err(error) if *error.kind() == ErrorKind::DeviceMemory && gpu.recordings.clear() => {
                 tracing::warn!(%error, "memory is full; what was recorded is dropped");
                 gpu.release_memory()?;
-                attempt(gpu, &key, inputs, &work)
+                attempt(gpu, &key, job)
             }
             done => done,
         }
     }
 }
 
-/// Runs, records or replays `work`, whichever its `key` is due for.
-fn attempt(
-    gpu: &Gpu,
-    key: &Key,
-    inputs: &[&Tensor],
-    work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>>,
-) -> Result<Vec<Tensor>> {
+/// Runs, records or replays work, whichever its `key` is due for.
+fn attempt(gpu: &Gpu, key: &Key, job: &Job) -> Result<Vec<Tensor>> {
     let known = gpu.recordings.take(key);
     // Parameters of launches are uploaded once and found again while recording.
-    let cached = inputs[0].device().as_cuda_device()?.enable_cuda_graph_htod_cache();
+    let cached = job.inputs[0].device().as_cuda_device()?.enable_cuda_graph_htod_cache();
     let (outputs, state) = match known {
-        None => (work(inputs)?, State::Warm),
-        Some(State::Direct) => (work(inputs)?, State::Direct),
-        Some(State::Recorded(recording)) => (recording.replay(inputs)?, State::Recorded(recording)),
-        Some(State::Warm) => match Recording::new(inputs, &work) {
-            Ok(recording) => (recording.replay(inputs)?, State::Recorded(recording)),
+        None => (job.run()?, State::Warm),
+        Some(State::Direct) => (job.run()?, State::Direct),
+        Some(State::Recorded(mut recording)) => (recording.replay(job)?, State::Recorded(recording)),
+        Some(State::Warm) => match Recording::new(job) {
+            Ok(mut recording) => (recording.replay(job)?, State::Recorded(recording)),
             Err(error) => {
                 tracing::warn!(%error, "work cannot be recorded as a graph; it runs launch by launch");
-                (work(inputs)?, State::Direct)
+                (job.run()?, State::Direct)
             }
         },
     };
@@ -158,14 +167,16 @@ impl Recordings {
 }
 
 impl Recording {
-    fn new(inputs: &[&Tensor], work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>>) -> Result<Self> {
-        let gpu = Gpu::of(inputs[0])?;
-        let inputs = inputs.iter().map(|input| Ok(input.copy()?)).collect::<Result<Vec<_>>>()?;
+    fn new(job: &Job) -> Result<Self> {
+        let gpu = Gpu::of(job.inputs[0])?;
+        let inputs = job.inputs.iter().map(|input| Ok(input.copy()?)).collect::<Result<Vec<_>>>()?;
         let read: Vec<&Tensor> = inputs.iter().collect();
+        let kept = (job.kept.make)(read[job.kept.input])?;
         // A dry run says how large the outputs are. They lie outside the graph, whose own memory is gone at its end.
-        let outputs = work(&read)?.iter().map(|output| Ok(output.copy()?)).collect::<Result<Vec<_>>>()?;
+        let outputs = (job.work)(&read, &kept)?;
+        let outputs = outputs.iter().map(|output| Ok(output.copy()?)).collect::<Result<Vec<_>>>()?;
         gpu.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(fault)?;
-        let recorded = work(&read).and_then(|made| {
+        let recorded = (job.work)(&read, &kept).and_then(|made| {
             for (output, made) in outputs.iter().zip(&made) {
                 output.slice_set(made, 0, 0)?;
             }
@@ -176,12 +187,21 @@ impl Recording {
         recorded?;
         let graph = graph?.ok_or_else(|| Error::internal("nothing was recorded"))?;
         graph.upload().map_err(fault)?;
-        Ok(Self { graph, inputs, outputs })
+        let of = job.kept.of.clone();
+        Ok(Self { graph, inputs, kept, of, outputs })
     }
 
-    fn replay(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
-        for (place, input) in self.inputs.iter().zip(inputs) {
+    fn replay(&mut self, job: &Job) -> Result<Vec<Tensor>> {
+        for (place, input) in self.inputs.iter().zip(job.inputs) {
             place.slice_set(&input.contiguous()?, 0, 0)?;
+        }
+        if self.of != job.kept.of {
+            self.of.clear();
+            let made = (job.kept.make)(&self.inputs[job.kept.input])?;
+            for (place, made) in self.kept.iter().zip(&made) {
+                place.slice_set(made, 0, 0)?;
+            }
+            self.of.clone_from(&job.kept.of);
         }
         self.graph.launch().map_err(fault)?;
         self.outputs.iter().map(|output| Ok(output.copy()?)).collect()

@@ -4,11 +4,12 @@ use super::gpu::open;
 use crate::error::Result;
 use crate::ops::testing::random;
 use crate::ops::{
-    Activation, Conv2d, ConvShape, GatedLinear, GroupNorm, LayerNorm, Linear, Linears, Mask, Padding, Replay,
-    attention, join, reference, silu,
+    Activation, Conv2d, ConvShape, GatedLinear, GroupNorm, Kept, LayerNorm, Linear, Linears, Mask, Padding,
+    Replay, attention, bytes, join, reference, silu,
 };
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use std::cell::Cell;
 use std::collections::HashMap;
 
 /// The types of activations, each with how far a result may be off, relative to the greatest magnitude: some roundings of
@@ -220,6 +221,8 @@ fn attention_is_that_of_the_reference() {
             (64, 193, 3, 64),
             (1024, 77, 2, 64),
             (300, 1000, 2, 64),
+            (500, 100, 20, 64), // heads of both kinds, as blocks of three groups and of two
+            (1, 90, 1, 64),
             (70, 70, 1, 512),
         ] {
             for mask in [Mask::None, Mask::Causal] {
@@ -312,9 +315,46 @@ fn replayed_work_is_that_of_its_own_inputs() -> Result<()> {
         for side in [8, 12] {
             let x = there(&random(&[2, side, side, 16], seed), DType::F16, &device);
             let want = work(&x)?.to_dtype(DType::F32)?;
-            let got = replay.run(&[&x], |inputs| Ok(vec![work(inputs[0])?]))?;
+            let kept = Kept { input: 0, of: vec![], make: &|_| Ok(vec![]) };
+            let got = replay.run(&[&x], kept, |inputs, _| Ok(vec![work(inputs[0])?]))?;
             assert_near("replayed", &got[0], &want, 1e-6);
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_kept_of_an_input_is_made_anew_when_it_is_another() -> Result<()> {
+    let device = gpu();
+    let replay = Replay::default();
+    let made = Cell::new(0);
+    let make = |x: &Tensor| {
+        made.set(made.get() + 1);
+        Ok(vec![(x * 2.0)?])
+    };
+    let rows: Vec<Tensor> = (0..3).map(|seed| there(&random(&[1, 8], seed), DType::F32, &device)).collect();
+    for (call, [a, b]) in
+        [[0, 1], [0, 1], [0, 1], [1, 0], [1, 0], [0, 2], [0, 1], [0, 1]].into_iter().enumerate()
+    {
+        let x = there(&random(&[2, 8], 9 + call as u32), DType::F32, &device);
+        let both = Tensor::cat(&[&rows[a], &rows[b]], 0)?;
+        let kept = Kept { input: 1, of: vec![rows[a].id(), rows[b].id()], make: &make };
+        let got = replay.run(&[&x, &both], kept, |inputs, kept| Ok(vec![(inputs[0] + &kept[0])?]))?;
+        assert_near("with what is kept", &got[0], &(&x + (&both * 2.0)?)?, 1e-6);
+    }
+    // Once as it comes, once to be recorded, and for each change since.
+    assert_eq!(made.get(), 5);
+    Ok(())
+}
+
+#[test]
+fn bytes_are_rounded_as_on_the_cpu() -> Result<()> {
+    let device = gpu();
+    for (dtype, _) in TYPES {
+        let halves =
+            (0..2048).map(|k| (k as f32 - 1024.0) / 512.0).chain([f32::NAN, f32::INFINITY, -0.0, 1e-30]);
+        let x = Tensor::from_iter(halves, &Device::Cpu)?.to_dtype(dtype)?;
+        assert_eq!(bytes(&x.to_device(&device)?)?, bytes(&x)?, "{dtype:?}");
     }
     Ok(())
 }

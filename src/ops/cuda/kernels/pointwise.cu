@@ -53,6 +53,17 @@ extern "C" __global__ void join(const uint4* a, const uint4* b, uint4* y, int ro
   y[at] = column < left ? a[row * left + column] : b[row * right + column - left];
 }
 
+// Numbers in -1..=1 as bytes, rounded to nearest, half way to even. NaN is 0. A thread makes four bytes.
+template <typename T> __device__ void bytes(const T* x, uchar4* y, int count) {
+  const int at = blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= count / 4) return;
+  const auto byte = [&](int i) {
+    const float shifted = fminf(fmaxf(fmaf(wide(x[4 * at + i]), 0.5f, 0.5f), 0.0f), 1.0f);
+    return (unsigned char)rintf(shifted * 255.0f);
+  };
+  y[at] = {byte(0), byte(1), byte(2), byte(3)};
+}
+
 // For each of some rows up to eight terms, each with its coefficient; a term at address 0 is none.
 struct Sums {
   unsigned long long terms[16][8];
@@ -133,5 +144,6 @@ template <typename T> __device__ void softmax(const float* x, T* y, int width, f
   extern "C" __global__ void softmax_##name(const float* x, T* y, int width, float scale) {                       \
     softmax<T>(x, y, width, scale);                                                                               \
   }                                                                                                               \
+  extern "C" __global__ void bytes_##name(const T* x, uchar4* y, int count) { bytes<T>(x, y, count); }            \
   extern "C" __global__ void geglu_##name(const T* x, T* y, int rows, int width) { geglu<T>(x, y, rows, width); }
 FOR_EACH_TYPE(MAKE)
