@@ -33,8 +33,8 @@ pub struct Device {
 pub const H200: Device = Device {
     name: "H200",
     denoise: [&H200_SMALL, &H200_LARGE],
-    encode: 0.0045,
-    decode: [0.0056, 0.0220],
+    encode: 0.0043,
+    decode: [0.0053, 0.0207],
     rows: 16,
     fills: true,
     // A server measures the model's own size; there four rows cost nearly twice two, so that it stops.
@@ -42,24 +42,24 @@ pub const H200: Device = Device {
 };
 
 const H200_SMALL: [(u32, f64); 8] = [
-    (1, 0.0085),
-    (2, 0.0106),
-    (3, 0.0134),
-    (4, 0.0162),
-    (6, 0.0234),
-    (8, 0.0298),
-    (12, 0.0432),
-    (16, 0.0564),
+    (1, 0.0076),
+    (2, 0.0094),
+    (3, 0.0116),
+    (4, 0.0143),
+    (6, 0.0203),
+    (8, 0.0250),
+    (12, 0.0390),
+    (16, 0.0501),
 ];
 const H200_LARGE: [(u32, f64); 8] = [
-    (1, 0.0170),
-    (2, 0.0316),
-    (3, 0.0453),
-    (4, 0.0596),
-    (6, 0.0891),
-    (8, 0.1187),
-    (12, 0.1736),
-    (16, 0.2345),
+    (1, 0.0153),
+    (2, 0.0271),
+    (3, 0.0428),
+    (4, 0.0540),
+    (6, 0.0802),
+    (8, 0.1069),
+    (12, 0.1587),
+    (16, 0.2105),
 ];
 
 /// Each row costs as much as the first: a processor. Made up.
