@@ -226,8 +226,11 @@ impl Gpu {
         self.start(kernel, threads, args, &mut [])
     }
 
-    /// Queues one of our kernels that itself waits for the one ahead, so that it may begin while that one ends.
+    /// Queues one of our kernels that itself waits for the one ahead, so that it may begin, on Hopper, while that one ends.
     pub fn launch_early(&self, kernel: Kernel, threads: Threads, args: &[Arg]) -> Result<()> {
+        if !self.hopper {
+            return self.launch(kernel, threads, args);
+        }
         // SAFETY: plain numbers and unions of such.
         let mut early: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
         early.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;

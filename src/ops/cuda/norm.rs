@@ -51,14 +51,14 @@ pub(in crate::ops) fn group_norm(x: &Tensor, scale: &Scale, groups: usize, activ
     let threads =
         Threads { grid: (chunks, batch, 1), block: (columns, rows), shared: 2 * 4 * rows * channels };
     let sizes = [pixels.into(), channels.into(), groups.into()];
-    gpu.launch(
+    gpu.launch_early(
         (Source::Norm, "group_sums", Some(x.dtype())),
         threads,
         &[&[at(&x)?, at(&sums)?][..], &sizes].concat(),
     )?;
     let operands = [at(&x)?, at(&y)?, at(&sums)?, at(&scale.weight)?, at(&scale.bias)?];
     let rest = [chunks.into(), (scale.eps as f32).into(), usize::from(active).into()];
-    gpu.launch(
+    gpu.launch_early(
         (Source::Norm, "group_apply", Some(x.dtype())),
         Threads { shared: 0, ..threads },
         &[&operands[..], &sizes, &rest].concat(),

@@ -8,8 +8,9 @@ constexpr int GROUPS_MOST = 32;
 // x [B, pixels, channels]; partial [B, chunks, groups, 2]. A thread keeps eight channels and walks over pixels.
 // Grid (chunks, B), block (channels / 8, rows); dynamic shared memory 2 * rows * channels floats.
 template <typename T>
-__device__ void group_sums(const T* x, float* partial, int pixels, int channels, int groups) {
+__device__ void group_sums(const T* __restrict__ x, float* __restrict__ partial, int pixels, int channels, int groups) {
   extern __shared__ float sums[]; // [rows][channels][2]
+  after_others();
   const int column = threadIdx.x * 8;
   const int per_chunk = (pixels + gridDim.x - 1) / gridDim.x;
   const int from = blockIdx.x * per_chunk, to = min(from + per_chunk, pixels);
@@ -66,11 +67,13 @@ __device__ void group_sums(const T* x, float* partial, int pixels, int channels,
 // Adds the chunks' sums up, normalises one chunk, scales and shifts channels, then SiLU where `active`.
 // Grid and block as above.
 template <typename T>
-__device__ void group_apply(const T* x, T* y, const float* partial, const float* weight, const float* bias,
+__device__ void group_apply(const T* __restrict__ x, T* __restrict__ y, const float* __restrict__ partial,
+                            const float* __restrict__ weight, const float* __restrict__ bias,
                             int pixels, int channels, int groups, int chunks, float eps, int active) {
   constexpr int SLICES = 32;
   __shared__ float means[GROUPS_MOST], scales[GROUPS_MOST];
   __shared__ float2 sums[SLICES][GROUPS_MOST];
+  after_others();
   const int width = channels / groups;
   const int thread = threadIdx.y * blockDim.x + threadIdx.x;
   const int slices = min(blockDim.x * blockDim.y / groups, SLICES);

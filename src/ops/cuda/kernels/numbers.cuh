@@ -34,8 +34,15 @@ template <typename T> __device__ __forceinline__ void store8(T* to, const float 
     reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(raw)[i];
 }
 
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+__device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 __device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
+
+// Waits for the kernel before this one in the stream, and lets the next one begin.
+__device__ __forceinline__ void after_others() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 
 // Makes `name_f32`, `name_f16` and `name_bf16` of a template.
 #define FOR_EACH_TYPE(MAKE) MAKE(f32, float) MAKE(f16, __half) MAKE(bf16, __nv_bfloat16)
