@@ -3,7 +3,7 @@
 use super::dnn::{self, Sizes};
 use super::gpu::{Gpu, address, empty};
 use super::pointwise::{enlarge, shift};
-use super::tiles::{Doubled, Follow, Weights, takes as takes_tiles};
+use super::tiles::{Doubled, Follow, Weights, pays, takes as takes_tiles, takes_doubled};
 use crate::error::Result;
 use crate::ops::{ConvShape, Padding};
 use candle_core::{DType, Tensor};
@@ -15,6 +15,8 @@ pub(in crate::ops) struct Conv2d {
     weight: Tensor, // [out, kernel, kernel, in]
     bias: Tensor,   // [out]
     tiles: Option<Weights>,
+    /// Whether it can be folded into that of an enlarged picture.
+    doubles: bool,
     /// Made when a picture is first enlarged.
     doubled: OnceLock<Doubled>,
     shape: ConvShape,
@@ -45,11 +47,13 @@ impl Conv2d {
         let weight = weight.pad_with_zeros(3, 0, inputs - shape.inputs)?;
         let weight = weight.pad_with_zeros(0, 0, outputs - shape.outputs)?.contiguous()?;
         let bias = bias.pad_with_zeros(0, 0, outputs - shape.outputs)?.contiguous()?;
-        let tiled = (shape.kernel == 3 && shape.padding == Padding::Same(1) || shape.kernel == 1)
-            && shape.stride == 1
-            && takes_tiles(Gpu::of(&weight)?, weight.dtype(), [outputs, inputs]);
+        let (gpu, sizes) = (Gpu::of(&weight)?, [outputs, inputs]);
+        let three = shape.kernel == 3 && shape.padding == Padding::Same(1) && shape.stride == 1;
+        let one = shape.kernel == 1 && shape.stride == 1;
+        let tiled = (three || one) && takes_tiles(gpu, weight.dtype(), sizes);
+        let doubles = three && takes_doubled(gpu, weight.dtype(), sizes);
         let tiles = tiled.then(|| Weights::new(&weight, [Some(&bias), None], false)).transpose()?;
-        Ok(Self { weight, bias, tiles, doubled: OnceLock::new(), shape })
+        Ok(Self { weight, bias, tiles, doubles, doubled: OnceLock::new(), shape })
     }
 
     /// Convolves what `[B, H, W, inputs]` becomes when it is enlarged to `seen`, height and width.
@@ -128,11 +132,11 @@ impl Conv2d {
     fn run_doubled(&self, x: &Tensor, seen: (usize, usize), added: Added) -> Result<Option<Tensor>> {
         let (batch, height, width, _) = x.dims4()?;
         let bare = added.residual.is_none() && added.shift.is_none();
-        let (Some(tiles), gpu) = (&self.tiles, Gpu::of(x)?) else { return Ok(None) };
-        if seen != (2 * height, 2 * width) || self.shape.kernel != 3 || !bare {
+        if !self.doubles || seen != (2 * height, 2 * width) || !bare {
             return Ok(None);
         }
-        if !tiles.pays(gpu, [batch, height, width])? {
+        let gpu = Gpu::of(x)?;
+        if !pays(gpu, [batch, height, width], self.bias.dim(0)?) {
             return Ok(None);
         }
         if self.doubled.get().is_none() {

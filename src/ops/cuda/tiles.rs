@@ -10,9 +10,10 @@ use cudarc::driver::DeviceRepr;
 const ROWS: usize = 128;
 const COLUMNS: usize = 160;
 const RUN: usize = 64;
-/// Tiles that are fetched ahead, and parts that a row is stored in.
+/// Columns of a tile where the others do not divide what there is: those of the VAE.
+const NARROW: usize = 128;
+/// Tiles that are fetched ahead.
 const STAGES: usize = 5;
-const CHUNKS: usize = 5;
 /// Row tiles of a band: with eight column tiles as many as there are processors, so that what runs at once shares most of what
 /// it fetches, and few enough that a band's rows stay in the cache while the weights pass.
 const BAND: usize = 16;
@@ -27,6 +28,7 @@ pub(super) struct Weights {
     weight: Tensor,  // [outputs, .., inputs], taps between
     columns: Tensor, // [outputs / 2, 4]: biases of two columns, then the sums of their weights
     gated: bool,
+    across: usize, // columns of a tile
 }
 
 /// What a product is followed by, in this order.
@@ -87,6 +89,23 @@ pub(super) fn takes(gpu: &Gpu, dtype: DType, [outputs, inputs]: [usize; 2]) -> b
     gpu.hopper && stored && outputs.is_multiple_of(COLUMNS) && inputs.is_multiple_of(RUN)
 }
 
+/// Whether a convolution with weights of these sizes can be folded into that of an enlarged picture.
+pub(super) fn takes_doubled(gpu: &Gpu, dtype: DType, [outputs, inputs]: [usize; 2]) -> bool {
+    takes(gpu, dtype, [outputs.next_multiple_of(COLUMNS), inputs])
+        && (outputs.is_multiple_of(COLUMNS) || outputs.is_multiple_of(NARROW))
+}
+
+/// Columns of a tile of so many outputs.
+fn across(outputs: usize) -> usize {
+    if outputs.is_multiple_of(COLUMNS) { COLUMNS } else { NARROW }
+}
+
+/// Whether a product of so many outputs with pixels of these pictures `[B, H, W]` keeps most processors busy most of the time.
+pub(super) fn pays(gpu: &Gpu, pictures: [usize; 3], outputs: usize) -> bool {
+    let tiles = Tiles::of(pictures).count(pictures) * outputs / across(outputs);
+    10 * tiles >= 7 * tiles.next_multiple_of(gpu.processors)
+}
+
 /// Whether a norm over rows of this many numbers can be made up for behind a product.
 pub(super) fn takes_norm(inputs: usize) -> bool {
     inputs.is_multiple_of(COLUMNS) && inputs / COLUMNS <= PARTS
@@ -114,18 +133,17 @@ impl Weights {
         let columns = Tensor::cat(&[pairs(bias)?, pairs(sums)?], 1)?;
         // The kernel fetches weights while the work queued before it may still run: nothing there may be what makes them.
         weight.device().synchronize()?;
-        Ok(Self { weight: weight.clone(), columns, gated })
+        Ok(Self { weight: weight.clone(), columns, gated, across: across(outputs) })
     }
 
     /// Columns of a tile that are left when it is stored.
     fn left(&self) -> usize {
-        if self.gated { COLUMNS / 2 } else { COLUMNS }
+        if self.gated { self.across / 2 } else { self.across }
     }
 
     /// Whether a product with pixels of these pictures `[B, H, W]` keeps most processors busy most of the time.
     pub fn pays(&self, gpu: &Gpu, pictures: [usize; 3]) -> Result<bool> {
-        let tiles = Tiles::of(pictures).count(pictures) * self.weight.dim(0)? / COLUMNS;
-        Ok(10 * tiles >= 7 * tiles.next_multiple_of(gpu.processors))
+        Ok(pays(gpu, pictures, self.weight.dim(0)?))
     }
 
     /// Maps rows `[.., inputs]` to `[.., outputs]`, half as many if they are gated; and what was measured.
@@ -171,10 +189,10 @@ impl Weights {
             moments_out: at(moments.as_ref())?,
         };
         let half = tiles.half();
-        let stored = [self.left() / CHUNKS, half.across, half.down];
+        let stored = [if self.gated { 16 } else { 32 }, half.across, half.down];
         let args = [
             Arg::Map(Map::pictures(x, [RUN, tiles.across, tiles.down])?),
-            Arg::Map(Map::weights(&self.weight, COLUMNS)?),
+            Arg::Map(Map::weights(&self.weight, self.across)?),
             Arg::Map(Map::pictures(y, stored)?),
             Arg::Map(Map::pictures(residual.as_ref().unwrap_or(y), stored)?),
             Arg::Job(job),
@@ -204,7 +222,7 @@ impl Weights {
             box_x: tiles.across as i32,
             box_y: tiles.down as i32,
             row_tiles: tiles.count([batch, height, width]) as i32,
-            column_tiles: (outputs / COLUMNS) as i32,
+            column_tiles: (outputs / self.across) as i32,
             band: BAND as i32,
             outputs: outputs as i32,
             rows: (batch * height * width) as i32,
@@ -217,6 +235,14 @@ impl Weights {
     /// that take tiles by turns.
     fn kernels(&self, follow: Follow) -> Result<[&'static str; 2]> {
         let Follow { normed, shift, residual, measured } = follow;
+        if self.across == NARROW {
+            let bare = normed.is_none() && shift.is_none() && residual.is_none() && !measured;
+            return if bare {
+                Ok(["multiply_narrow_turns"; 2])
+            } else {
+                Err(Error::internal("narrow tiles are bare"))
+            };
+        }
         match (self.gated, normed.is_some(), shift.is_some(), residual.is_some(), measured) {
             (true, true, false, false, false) => Ok(["multiply_normed_gated_turns"; 2]),
             (true, false, false, false, false) => Ok(["multiply_gated_turns"; 2]),
@@ -234,7 +260,7 @@ impl Weights {
 
     /// Tiles begin at 1024 bytes; stages of rows and weights, then what is stored.
     fn shared(&self) -> usize {
-        1024 + STAGES * (ROWS + COLUMNS) * RUN * 2 + ROWS * self.left() * 2
+        1024 + STAGES * (ROWS + self.across) * RUN * 2 + ROWS * self.left() * 2
     }
 }
 
@@ -415,9 +441,9 @@ mod tests {
     fn enlarged_pictures_are_convolved_as_if_they_were_written_out() {
         let device = gpu();
         for (dtype, bound) in TYPES {
-            for (height, width) in [(1, 1), (5, 19), (32, 32), (40, 66)] {
+            for (height, width) in [(1, 1), (5, 19), (5, 190), (32, 32), (40, 66)] {
                 let what = format!("{dtype:?} {height}x{width}");
-                let (inputs, outputs) = (64, 320);
+                let (inputs, outputs) = (64, if height == 5 { 256 } else { 320 });
                 let (weight, bias) =
                     (scaled(&[outputs, inputs, 3, 3], 1, dtype), rounded(&[outputs], 2, dtype));
                 let x = rounded(&[2, height, width, inputs], 3, dtype);

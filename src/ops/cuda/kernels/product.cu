@@ -2,7 +2,7 @@
 // rows each, and what a product is followed by is done while its sums are in registers.
 //
 // Rows are the pixels of pictures: a matrix is one picture one pixel high. A tile has 128 rows, a box of pixels, and
-// COLUMNS columns. A convolution is a product over taps and channels whose rows are fetched from pixels nearby; what lies
+// COLUMNS columns, 160 or 128. A convolution is a product over taps and channels whose rows are fetched from pixels nearby; what lies
 // beyond a picture is read as zeros.
 #include "hopper.cuh"
 
@@ -40,15 +40,15 @@ struct Besides {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 constexpr int ROW_BYTES = 128 * 128;  // rows of a stage
-constexpr int COLUMNS = 160;          // of a tile
-constexpr int STAGES = 5, STAGE_BYTES = ROW_BYTES + COLUMNS * 128;
-constexpr int CHUNKS = 5;             // parts that a row is stored in
+constexpr int STAGES = 5;
 
-// Columns of a tile that are left, and bytes of a row of a part of them.
-__host__ __device__ constexpr int left_of(int finish) { return finish & GATED ? COLUMNS / 2 : COLUMNS; }
-__host__ __device__ constexpr int line_of(int finish) { return left_of(finish) / CHUNKS * 2; }
+// Bytes of a stage of tiles with so many columns.
+__host__ __device__ constexpr int stage_of(int columns) { return ROW_BYTES + columns * 128; }
+// Parts that a row is stored in, and bytes of a row of a part.
+__host__ __device__ constexpr int chunks_of(int columns) { return columns / 32; }
+__host__ __device__ constexpr int line_of(int finish) { return finish & GATED ? 32 : 64; }
 // Bytes of what a group of warps stores of 64 rows.
-__host__ __device__ constexpr int part_of(int finish) { return 64 * left_of(finish) * 2; }
+__host__ __device__ constexpr int part_of(int finish, int columns) { return 64 * line_of(finish) * chunks_of(columns); }
 
 // x times the share of a normal distribution that lies below x (Abramowitz and Stegun 7.1.26: off by 1.5e-7 at most).
 __device__ __forceinline__ float gelu_near(float x) {
@@ -98,13 +98,13 @@ __device__ __forceinline__ float2 row_scale(const Moments& moments, int parts, i
 }
 
 // Brings what is known of a tile's columns near, 128 bytes a thread.
-__device__ __forceinline__ void prefetch_columns(const float4* columns) {
+template <int COLUMNS> __device__ __forceinline__ void prefetch_columns(const float4* columns) {
   const int line = threadIdx.x % 128;
   if (line < COLUMNS / 16) asm volatile("prefetch.global.L1 [%0];" ::"l"(columns + line * 8));
 }
 
 // Row tile and first column of a tile: through the rows of a band, then to its next columns, then to the next band.
-__device__ __forceinline__ int2 tile_order(const Job& job, int tile) {
+template <int COLUMNS> __device__ __forceinline__ int2 tile_order(const Job& job, int tile) {
   const int whole = job.band * job.column_tiles, first = tile / whole * job.band, within = tile % whole;
   const int rows = min(job.band, job.row_tiles - first);
   return {first + within % rows, within / rows * COLUMNS};
@@ -142,7 +142,7 @@ struct Part {
 };
 
 // What a group of four warps does with its sums: a part of 64 rows goes through `staging` to the picture `y`.
-template <typename T, int FINISH>
+template <typename T, int FINISH, int COLUMNS>
 __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, const Besides& besides, const void* y,
                                        uint32_t staging, const Moments (&moments)[2], const Part& part) {
   constexpr int STEP = FINISH & GATED ? 2 : 1, LINE = line_of(FINISH), RUNS = LINE / 16;
@@ -218,7 +218,7 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
   asm volatile("bar.sync %0, 128;" ::"r"((int)threadIdx.x / 128) : "memory");
   if (threadIdx.x % 128 == 0) {
 #pragma unroll
-    for (int chunk = 0; chunk < CHUNKS; ++chunk)
+    for (int chunk = 0; chunk < chunks_of(COLUMNS); ++chunk)
       store_picture(y, staging + chunk * 64 * LINE,
                     {part.column / STEP + chunk * (LINE / 2), part.at.y, part.at.z, part.at.w});
     stores_commit();
@@ -251,20 +251,22 @@ __device__ __forceinline__ int4 half_place(const Job& job, int4 at, int half) {
 }
 
 // Fetches what is added to 64 rows.
-template <int FINISH>
+template <int FINISH, int COLUMNS>
 __device__ __forceinline__ void fetch_added(uint32_t to, const void* residual, uint32_t barrier, int4 at, int column) {
 #pragma unroll
-  for (int chunk = 0; chunk < CHUNKS; ++chunk)
+  for (int chunk = 0; chunk < chunks_of(COLUMNS); ++chunk)
     copy_picture(to + chunk * 64 * line_of(FINISH), residual, barrier,
                  {column + chunk * (line_of(FINISH) / 2), at.y, at.z, at.w});
 }
 
 // One thread fetches all stages of all tiles of this block. Weights are nobody's result: those of the first stages are fetched
 // while the kernel before this one ends.
+template <int COLUMNS>
 __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, const Job& job, uint32_t tiles, uint32_t full,
                                             uint32_t free) {
+  constexpr int STAGE_BYTES = stage_of(COLUMNS);
   const int ahead = min(STAGES, job.taps * job.depth), count = job.row_tiles * job.column_tiles;
-  const int first_column = tile_order(job, blockIdx.x).y;
+  const int first_column = tile_order<COLUMNS>(job, blockIdx.x).y;
   for (int stage = 0; stage < ahead; ++stage) {
     barrier_expect(full + 8 * stage, STAGE_BYTES);
     copy_weights(tiles + stage * STAGE_BYTES + ROW_BYTES, weight, full + 8 * stage,
@@ -273,7 +275,7 @@ __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, c
   after_others();
   int stage = 0, turn = 1, done = 0;
   for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
-    const int2 order = tile_order(job, tile);
+    const int2 order = tile_order<COLUMNS>(job, tile);
     const int4 at = tile_place(job, order.x);
     const int column = order.y;
     for (int tap = 0; tap < job.taps; ++tap) {
@@ -293,29 +295,30 @@ __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, c
 }
 
 // Groups take a half of each tile's rows: for products of few tiles, each of which is finished as soon as can be.
-template <typename T, int FINISH>
+template <typename T, int FINISH, int COLUMNS>
 __device__ __forceinline__ void multiply_halves(const void* y, const void* residual, const Job& job, const Besides& besides,
                                                 uint32_t tiles, uint32_t full, uint32_t free, uint32_t extra) {
+  constexpr int STAGE_BYTES = stage_of(COLUMNS);
   const int half = threadIdx.x / 128 - 1, runs = job.taps * job.depth;
-  const uint32_t staging = tiles + STAGES * STAGE_BYTES + half * part_of(FINISH);
+  const uint32_t staging = tiles + STAGES * stage_of(COLUMNS) + half * part_of(FINISH, COLUMNS);
   const bool speaks = threadIdx.x % 128 == 0;
   int stage = 0, turn = 0, round = 0;
   float d[COLUMNS / 2];
   for (int tile = blockIdx.x; tile < job.row_tiles * job.column_tiles; tile += gridDim.x, ++round) {
-    const int2 order = tile_order(job, tile);
+    const int2 order = tile_order<COLUMNS>(job, tile);
     const int row_tile = order.x, column = order.y;
     const int first = row_tile * 128 + half * 64;
     const int4 at = half_place(job, tile_place(job, row_tile), half);
     if (speaks) {
       stores_read();
       if (FINISH & ADDED) {
-        barrier_expect(extra + 8 * half, part_of(FINISH));
-        fetch_added<FINISH>(staging, residual, extra + 8 * half, at, column);
+        barrier_expect(extra + 8 * half, part_of(FINISH, COLUMNS));
+        fetch_added<FINISH, COLUMNS>(staging, residual, extra + 8 * half, at, column);
       }
     }
     Moments moments[2];
     if (FINISH & NORMED) load_part(moments, job, besides, first);
-    prefetch_columns(besides.columns + column / 2);
+    prefetch_columns<COLUMNS>(besides.columns + column / 2);
     int last = stage;
     for (int run = 0; run < runs; ++run) {
       const uint32_t rows = tiles + stage * STAGE_BYTES + half * (ROW_BYTES / 2);
@@ -336,31 +339,31 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
     if (speaks) barrier_arrive(free + 8 * last);
     if (FINISH & ADDED) barrier_wait(extra + 8 * half, round & 1);
     else asm volatile("bar.sync %0, 128;" ::"r"(half + 1) : "memory");
-    finish<T, FINISH>(d, job, besides, y, staging, moments, {first, at, column});
+    finish<T, FINISH, COLUMNS>(d, job, besides, y, staging, moments, {first, at, column});
   }
   if (speaks) stores_done();
 }
 
 // Groups take whole tiles by turns: while one finishes its tile, the other's products go on.
-template <typename T, int FINISH>
+template <typename T, int FINISH, int COLUMNS>
 __device__ __forceinline__ void multiply_turns(const void* y, const void* residual, const Job& job, const Besides& besides,
                                                uint32_t tiles, uint32_t full, uint32_t free, uint32_t extra) {
-  constexpr int TURN = 2 * 128;
+  constexpr int TURN = 2 * 128, STAGE_BYTES = stage_of(COLUMNS);
   const int group = threadIdx.x / 128 - 1, runs = job.taps * job.depth, count = job.row_tiles * job.column_tiles;
-  const uint32_t staging = tiles + STAGES * STAGE_BYTES, emptied = extra + 8;
+  const uint32_t staging = tiles + STAGES * stage_of(COLUMNS), emptied = extra + 8;
   const bool speaks = threadIdx.x % 128 == 0;
   float d[2][COLUMNS / 2];
   if (group == 1) asm volatile("bar.arrive %0, %1;" ::"r"(3), "n"(TURN) : "memory");
   for (int round = group; blockIdx.x + round * gridDim.x < count; round += 2) {
     const int tile = blockIdx.x + round * gridDim.x;
-    const int2 order = tile_order(job, tile);
+    const int2 order = tile_order<COLUMNS>(job, tile);
     const int row_tile = order.x, column = order.y;
     Moments moments[2][2];
     if (FINISH & NORMED) {
       load_part(moments[0], job, besides, row_tile * 128);
       load_part(moments[1], job, besides, row_tile * 128 + 64);
     }
-    prefetch_columns(besides.columns + column / 2);
+    prefetch_columns<COLUMNS>(besides.columns + column / 2);
     int stage = round * runs % STAGES, turn = round * runs / STAGES & 1, last = stage;
     asm volatile("bar.sync %0, %1;" ::"r"(3 + group), "n"(TURN) : "memory");
     for (int run = 0; run < runs; ++run) {
@@ -388,15 +391,15 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
     const int4 at = tile_place(job, row_tile);
     if (FINISH & ADDED) {
       if (speaks) {
-        barrier_expect(extra, 2 * part_of(FINISH));
-        fetch_added<FINISH>(staging, residual, extra, at, column);
-        fetch_added<FINISH>(staging + part_of(FINISH), residual, extra, half_place(job, at, 1), column);
+        barrier_expect(extra, 2 * part_of(FINISH, COLUMNS));
+        fetch_added<FINISH, COLUMNS>(staging, residual, extra, at, column);
+        fetch_added<FINISH, COLUMNS>(staging + part_of(FINISH, COLUMNS), residual, extra, half_place(job, at, 1), column);
       }
       barrier_wait(extra, round & 1);
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      finish<T, FINISH>(d[half], job, besides, y, staging + half * part_of(FINISH), moments[half],
+      finish<T, FINISH, COLUMNS>(d[half], job, besides, y, staging + half * part_of(FINISH, COLUMNS), moments[half],
                         {row_tile * 128 + half * 64, half_place(job, at, half), column});
     if (speaks) {
       stores_read();
@@ -408,9 +411,9 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
 #endif
 
 // x: [channels, width, height, batch] in boxes of 64 channels and a tile's pixels. weight: [taps * channels, outputs] in
-// boxes of 64 and COLUMNS. y, residual: as x with the channels that are left, in boxes of a fifth of a tile's columns and half
+// boxes of 64 and COLUMNS. y, residual: as x with the channels that are left, in boxes of 32 columns, 16 of a gated map, and half
 // a tile's pixels. 384 threads.
-template <typename T, int FINISH, bool TURNS>
+template <typename T, int FINISH, bool TURNS, int COLUMNS>
 __device__ void multiply(const void* x, const void* weight, const void* y, const void* residual, const Job& job,
                          const Besides& besides) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -430,35 +433,36 @@ __device__ void multiply(const void* x, const void* weight, const void* y, const
   __syncthreads();
   if (threadIdx.x < 128) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == 0) fetch_tiles(x, weight, job, tiles, full, free);
+    if (threadIdx.x == 0) fetch_tiles<COLUMNS>(x, weight, job, tiles, full, free);
     __syncwarp();
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     after_others();
-    if (TURNS) multiply_turns<T, FINISH>(y, residual, job, besides, tiles, full, free, extra);
-    else multiply_halves<T, FINISH>(y, residual, job, besides, tiles, full, free, extra);
+    if (TURNS) multiply_turns<T, FINISH, COLUMNS>(y, residual, job, besides, tiles, full, free, extra);
+    else multiply_halves<T, FINISH, COLUMNS>(y, residual, job, besides, tiles, full, free, extra);
   }
 #endif
 }
 
-#define MULTIPLY(name, T, FINISH, finish, TURNS)                                                                         \
+#define MULTIPLY(name, T, FINISH, finish, TURNS, COLUMNS)                                                                \
   extern "C" __global__ void __launch_bounds__(384, 1)                                                                   \
       multiply_##finish##_##name(const __grid_constant__ Map x, const __grid_constant__ Map weight,                      \
                                  const __grid_constant__ Map y, const __grid_constant__ Map residual,                    \
                                  const __grid_constant__ Job job, const __grid_constant__ Besides besides) {             \
-    multiply<T, FINISH, TURNS>(&x, &weight, &y, &residual, job, besides);                                                \
+    multiply<T, FINISH, TURNS, COLUMNS>(&x, &weight, &y, &residual, job, besides);                                       \
   }
-#define MULTIPLY_TYPES(FINISH, finish, TURNS)  \
-  MULTIPLY(f16, __half, FINISH, finish, TURNS) \
-  MULTIPLY(bf16, __nv_bfloat16, FINISH, finish, TURNS)
-#define MULTIPLY_WAYS(FINISH, finish)           \
-  MULTIPLY_TYPES(FINISH, finish##_halves, false) \
-  MULTIPLY_TYPES(FINISH, finish##_turns, true)
+#define MULTIPLY_TYPES(FINISH, finish, TURNS, COLUMNS)  \
+  MULTIPLY(f16, __half, FINISH, finish, TURNS, COLUMNS) \
+  MULTIPLY(bf16, __nv_bfloat16, FINISH, finish, TURNS, COLUMNS)
+#define MULTIPLY_WAYS(FINISH, finish)                 \
+  MULTIPLY_TYPES(FINISH, finish##_halves, false, 160) \
+  MULTIPLY_TYPES(FINISH, finish##_turns, true, 160)
 MULTIPLY_WAYS(0, plain)
 MULTIPLY_WAYS(NORMED, normed)
 MULTIPLY_WAYS(SHIFTED, shifted)
 MULTIPLY_WAYS(ADDED, added)
 MULTIPLY_WAYS(MEASURED, measured)
 MULTIPLY_WAYS(ADDED | MEASURED, added_measured)
-MULTIPLY_TYPES(GATED, gated_turns, true)
-MULTIPLY_TYPES(GATED | NORMED, normed_gated_turns, true)
+MULTIPLY_TYPES(GATED, gated_turns, true, 160)
+MULTIPLY_TYPES(GATED | NORMED, normed_gated_turns, true, 160)
+MULTIPLY_TYPES(0, narrow_turns, true, 128)
