@@ -2,8 +2,8 @@
 
 use super::config::ClipConfig;
 use crate::error::{Error, Result};
-use crate::ops::{Activation, LayerNorm, Linear, Mask, activations, attention};
-use candle_core::{D, IndexOp, Tensor};
+use crate::ops::{Activation, LayerNorm, Linear, Mask, Replay, activations, attention};
+use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 
 #[derive(Debug)]
@@ -67,6 +67,7 @@ pub struct TextEncoder {
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
     eos: u32,
+    replay: Replay,
 }
 
 /// `eos_token_id` of configs from before transformers knew CLIP's own: the end is then the greatest id.
@@ -100,6 +101,7 @@ impl TextEncoder {
             final_layer_norm: LayerNorm::load(&inner.pp("final_layer_norm"), width, config.layer_norm_eps)?,
             text_projection: projected.then(projection).transpose()?,
             eos: config.eos_token_id,
+            replay: Replay::default(),
         })
     }
 
@@ -114,18 +116,19 @@ impl TextEncoder {
                 format!("clip_skip must be at most {most} with this model; got {skipped}"),
             )
         })?;
-        let mut x = self.embed(ids)?;
-        let mut hidden = x.clone();
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x)?;
-            if index + 1 == kept {
-                hidden = x.clone();
-            }
-        }
-        Ok(Encoded { hidden, pooled: self.pool(&x, ids)? })
+        let (tokens, ends) = self.places(ids)?;
+        let inputs = [&tokens, &ends];
+        // Recordings are told apart by their inputs' shapes: only one of all numbers of layers may have them.
+        let mut outputs = match skipped {
+            0 => self.replay.record(&inputs, |inputs| self.body(inputs, kept))?,
+            _ => self.body(&inputs, kept)?,
+        };
+        let pooled = outputs.swap_remove(1);
+        Ok(Encoded { hidden: outputs.swap_remove(0), pooled })
     }
 
-    fn embed(&self, ids: &[Vec<u32>]) -> Result<Tensor> {
+    /// The rows' ids `[B, length]`, and where their ends lie among all positions `[B]`.
+    fn places(&self, ids: &[Vec<u32>]) -> Result<(Tensor, Tensor)> {
         let length = ids.first().map_or(0, Vec::len);
         let flat: Vec<u32> = ids.iter().flatten().copied().collect();
         let rows = self.token_embedding.dim(0)?;
@@ -134,15 +137,39 @@ impl TextEncoder {
                 "token id {id} is beyond the text encoder's {rows} embeddings"
             )));
         }
-        let flat = Tensor::from_vec(flat, ids.len() * length, self.token_embedding.device())?;
-        let tokens = self.token_embedding.index_select(&flat, 0)?.reshape((ids.len(), length, ()))?;
+        let ends = ids.iter().enumerate().map(|(row, ids)| (row * length + self.end_of(ids)) as u32);
+        let ends: Vec<u32> = ends.collect();
+        let device = self.token_embedding.device();
+        let tokens = Tensor::from_vec(flat, (ids.len(), length), device)?;
+        Ok((tokens, Tensor::from_vec(ends, ids.len(), device)?))
+    }
+
+    /// The output of layer `kept`, counted from 1, and the pooled vectors, of what [`TextEncoder::places`] gives.
+    fn body(&self, inputs: &[&Tensor], kept: usize) -> Result<Vec<Tensor>> {
+        let [tokens, ends] = inputs else {
+            return Err(Error::internal("a text encoder reads tokens and their ends"));
+        };
+        let mut x = self.embed(tokens)?;
+        let mut hidden = x.clone();
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x)?;
+            if index + 1 == kept {
+                hidden = x.clone();
+            }
+        }
+        Ok(vec![hidden, self.pool(&x, ends)?])
+    }
+
+    fn embed(&self, tokens: &Tensor) -> Result<Tensor> {
+        let (rows, length) = tokens.dims2()?;
+        let tokens = self.token_embedding.index_select(&tokens.flatten_all()?, 0)?;
+        let tokens = tokens.reshape((rows, length, ()))?;
         let positions = self.position_embedding.narrow(0, 0, length)?;
         Ok(activations(&tokens)?.broadcast_add(&activations(&positions)?)?)
     }
 
-    fn pool(&self, last: &Tensor, ids: &[Vec<u32>]) -> Result<Tensor> {
-        let ends = ids.iter().enumerate().map(|(row, ids)| Ok(last.i((row, self.end_of(ids)))?));
-        let ends = Tensor::stack(&ends.collect::<Result<Vec<_>>>()?, 0)?; // [B, hidden]
+    fn pool(&self, last: &Tensor, ends: &Tensor) -> Result<Tensor> {
+        let ends = last.flatten(0, 1)?.index_select(ends, 0)?; // [B, hidden]
         let pooled = self.final_layer_norm.forward(&ends)?;
         match &self.text_projection {
             Some(projection) => Ok(projection.forward(&pooled.unsqueeze(1)?)?.squeeze(1)?),

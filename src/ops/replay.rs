@@ -47,6 +47,20 @@ impl Replay {
         }
         work(inputs)
     }
+
+    /// [`Replay::run`] with nothing kept, and rows left together on the CPU.
+    pub fn record(
+        &self,
+        inputs: &[&Tensor],
+        work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if inputs[0].device().is_cuda() {
+            let nothing = Kept { input: 0, of: Vec::new(), make: &|_| Ok(Vec::new()) };
+            return self.cuda.run(inputs, &nothing, &|inputs, _| work(inputs));
+        }
+        work(inputs)
+    }
 }
 
 /// `work`, done by each thread for its share of the rows: threads that share every kernel wait for each other hundreds
