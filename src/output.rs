@@ -15,6 +15,7 @@ mod properties;
 mod read;
 #[cfg(feature = "server")]
 mod store;
+mod stripes;
 
 pub use embed::read_parameters;
 pub use encode::{Format, Quality, encode};
