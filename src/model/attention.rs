@@ -152,15 +152,6 @@ impl Projection {
     }
 }
 
-/// What the layers of a transformer read of the context.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Context<'a> {
-    /// All of it, `[B, S, D]`.
-    Whole(&'a Tensor),
-    /// What [`Transformer2d::mapped`] made of it.
-    Mapped(&'a Tensor),
-}
-
 /// Transformer layers over the pixels of a picture (`Transformer2DModel` of diffusers).
 #[derive(Debug)]
 pub(super) struct Transformer2d {
@@ -195,13 +186,10 @@ impl Transformer2d {
         self.context_maps.forward_joined(context)
     }
 
-    /// Maps a picture `[B, H, W, C]` in the light of `context`.
-    pub fn forward(&self, x: &Tensor, context: Context) -> Result<Tensor> {
+    /// Maps a picture `[B, H, W, C]` in the light of what [`Transformer2d::mapped`] made of the context.
+    pub fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let mut pixels = self.proj_in.forward(&self.norm.forward(x)?)?;
-        let context = match context {
-            Context::Whole(context) => self.context_maps.forward(context)?,
-            Context::Mapped(joined) => self.context_maps.split(joined)?,
-        };
+        let context = self.context_maps.split(context)?;
         for (block, context) in self.transformer_blocks.iter().zip(context.chunks_exact(2)) {
             pixels = block.forward(&pixels, [&context[0], &context[1]])?;
         }

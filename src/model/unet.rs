@@ -1,6 +1,6 @@
 //! The denoiser: SDXL's `UNet2DConditionModel`, with one timestep, one context and one set of sizes for each row.
 
-use super::attention::{Context, Transformer2d, TransformerShape};
+use super::attention::{Transformer2d, TransformerShape};
 use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
 use super::config::UnetConfig;
 use super::embed::{Sinusoid, TimestepEmbedding};
@@ -50,24 +50,14 @@ impl Layers {
     fn forward(&self, layer: usize, x: &Tensor, time: &Tensor, contexts: &mut Contexts) -> Result<Tensor> {
         let x = self.resnets[layer].forward(x, Some(time))?;
         match self.attentions.get(layer) {
-            Some(attention) => attention.forward(&x, contexts.next()),
+            Some(attention) => attention.forward(&x, next(contexts)?),
             None => Ok(x),
         }
     }
 }
 
 /// What the transformers read of the context, one after the other.
-#[derive(Debug)]
-struct Contexts<'a> {
-    whole: &'a Tensor,
-    mapped: std::slice::Iter<'a, Tensor>,
-}
-
-impl<'a> Contexts<'a> {
-    fn next(&mut self) -> Context<'a> {
-        self.mapped.next().map_or(Context::Whole(self.whole), Context::Mapped)
-    }
-}
+type Contexts<'a> = std::slice::Iter<'a, Tensor>;
 
 #[derive(Debug)]
 struct DownBlock {
@@ -178,6 +168,11 @@ impl Reader<'_, '_> {
     }
 }
 
+/// What the next transformer reads.
+fn next<'a>(contexts: &mut Contexts<'a>) -> Result<&'a Tensor> {
+    contexts.next().ok_or_else(|| Error::internal("the context is mapped for every transformer"))
+}
+
 /// The width of the time embedding over that of the first block.
 fn time_width(config: &UnetConfig) -> usize {
     4 * config.block_out_channels[0]
@@ -262,12 +257,12 @@ impl Unet {
     }
 
     /// [`Unet::forward`] of the picture, the timesteps' sinusoids, the context, and the added conditioning if any; with what
-    /// [`Unet::mapped`] made of the context, or nothing.
+    /// [`Unet::mapped`] made of the context.
     fn body(&self, inputs: &[&Tensor], mapped: &[Tensor]) -> Result<Tensor> {
-        let [x, sinusoids, context, added @ ..] = inputs else {
+        let [x, sinusoids, _, added @ ..] = inputs else {
             return Err(Error::internal("a UNet reads a picture, timesteps and a context"));
         };
-        let mut contexts = Contexts { whole: context, mapped: mapped.iter() };
+        let mut contexts = mapped.iter();
         let time = self.time_vector(sinusoids, added.first().copied())?;
         let mut x = self.conv_in.forward(x)?;
         let mut skips = vec![x.clone()];
@@ -283,7 +278,7 @@ impl Unet {
         }
         let [before, after] = &self.mid_block.resnets;
         x = before.forward(&x, Some(&time))?;
-        x = after.forward(&self.mid_block.attention.forward(&x, contexts.next())?, Some(&time))?;
+        x = after.forward(&self.mid_block.attention.forward(&x, next(&mut contexts)?)?, Some(&time))?;
         for block in &self.up_blocks {
             for layer in 0..block.layers.resnets.len() {
                 let skip = skips.pop().expect("the way up has as many layers as the way down left skips");

@@ -8,6 +8,7 @@
 //! Work is shared out by rayon; each thread keeps its scratch memory for the next call.
 
 pub mod attention;
+pub mod hands;
 pub mod isa;
 pub mod lines;
 pub mod math;
@@ -21,5 +22,6 @@ pub mod scratch;
 pub mod shared;
 pub mod tile;
 pub mod values;
+pub mod vector;
 pub mod weight;
 pub mod winograd;

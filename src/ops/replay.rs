@@ -1,10 +1,12 @@
 //! Running a network's body again and again on inputs of the same shapes.
 
+use super::cpu::hands;
 use super::host::holds;
 use crate::error::Result;
 use candle_core::{Tensor, TensorId};
 use rayon::prelude::*;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 /// What is made of one input alone, and kept from call to call for as long as that input stays the same.
 pub struct Kept<'a> {
@@ -19,14 +21,23 @@ pub struct Kept<'a> {
 /// Recordings of one piece of work, by the shapes of its inputs. On the CPU nothing is recorded, but rows go apart.
 #[derive(Default)]
 pub struct Replay {
+    /// What was made last of the input that is kept, on the CPU.
+    made: Mutex<Made>,
     #[cfg(feature = "cuda")]
     cuda: super::cuda::replay::Replay,
+}
+
+/// What was made of an input, and what that was put together from.
+#[derive(Default)]
+struct Made {
+    of: Vec<TensorId>,
+    tensors: Vec<Tensor>,
 }
 
 impl Replay {
     /// What `work` makes of `inputs`, whose first axis is the rows of the batch, as is that of its outputs.
     ///
-    /// It is also given what `kept` made of one of them; on the CPU nothing, for there it is made where it is needed.
+    /// It is also given what `kept` made of one of them, whose first axis is the rows too.
     ///
     /// It must be a function of them and of weights alone, read nothing back from the device, and upload no data: on a
     /// GPU it is recorded the second time that it runs on inputs of the same shapes, and replayed from then on.
@@ -40,12 +51,24 @@ impl Replay {
         if inputs[0].device().is_cuda() {
             return self.cuda.run(inputs, &kept, &work);
         }
-        let _ = kept;
-        let work = |inputs: &[&Tensor]| work(inputs, &[]);
+        let made = self.made(inputs[kept.input], kept)?;
         if inputs.iter().all(|input| holds(input)) {
-            return apart(inputs, work);
+            return apart(inputs, &made, work);
         }
-        work(inputs)
+        work(inputs, &made)
+    }
+
+    /// What `kept` makes of `input`, or made of it the last time.
+    fn made(&self, input: &Tensor, kept: Kept) -> Result<Vec<Tensor>> {
+        let known = || self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().of == kept.of {
+            return Ok(known().tensors.clone());
+        }
+        // What was made before makes room first.
+        *known() = Made::default();
+        let tensors = (kept.make)(input)?;
+        *known() = Made { of: kept.of, tensors: tensors.clone() };
+        Ok(tensors)
     }
 
     /// [`Replay::run`] with nothing kept, and rows left together on the CPU.
@@ -65,17 +88,23 @@ impl Replay {
 
 /// `work`, done by each thread for its share of the rows: threads that share every kernel wait for each other hundreds
 /// of times in an evaluation, and threads with rows of their own only at its end, where they help each other out.
-fn apart(inputs: &[&Tensor], work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>> + Sync) -> Result<Vec<Tensor>> {
+fn apart(
+    inputs: &[&Tensor],
+    made: &[Tensor],
+    work: impl Fn(&[&Tensor], &[Tensor]) -> Result<Vec<Tensor>> + Sync,
+) -> Result<Vec<Tensor>> {
     let rows = inputs[0].dim(0)?;
-    let shares = rows.min(rayon::current_num_threads());
+    let threads = rayon::current_num_threads();
+    let shares = rows.min(threads);
     if shares < 2 {
-        return work(inputs);
+        return work(inputs, made);
     }
     let share = |share: usize| {
         let (from, to) = (share * rows / shares, (share + 1) * rows / shares);
-        let inputs: Vec<Tensor> =
-            inputs.iter().map(|input| Ok(input.narrow(0, from, to - from)?)).collect::<Result<_>>()?;
-        work(&inputs.iter().collect::<Vec<_>>())
+        let own = |x: &Tensor| Ok(x.narrow(0, from, to - from)?);
+        let inputs = inputs.iter().map(|input| own(input)).collect::<Result<Vec<_>>>()?;
+        let made = made.iter().map(own).collect::<Result<Vec<_>>>()?;
+        hands::with(threads / shares, || work(&inputs.iter().collect::<Vec<_>>(), &made))
     };
     let outputs = (0..shares).into_par_iter().map(share).collect::<Result<Vec<_>>>()?;
     let joined = |output: usize| {

@@ -1,5 +1,6 @@
 //! Matrix products and convolutions, with what follows them done while the result is in the cache.
 
+use super::hands;
 use super::isa::{Isa, vectorised};
 use super::math::gelu;
 use super::patches::{Patches, Walk};
@@ -18,8 +19,6 @@ const DEPTH: usize = 768;
 const BLOCK_ROWS: usize = 22 * ROWS;
 /// Panels that one task computes: enough to pay for finding its rows, few enough to share out.
 const CHUNK: Range<usize> = 5..20;
-/// Tasks for each thread, where there is enough to do, so that threads end together.
-const TASKS: usize = 4;
 /// Numbers that are rounded to pairs at once.
 const ROUNDED: usize = 1 << 14;
 
@@ -185,7 +184,7 @@ impl Element for u32 {
 fn tasks(rows: usize, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
     let blocks = rows.div_ceil(BLOCK_ROWS).max(1);
     let block = rows.div_ceil(blocks).next_multiple_of(ROWS);
-    let fair = panels * blocks / (TASKS * rayon::current_num_threads());
+    let fair = panels * blocks / hands::tasks();
     let chunk = fair.clamp(CHUNK.start, CHUNK.end);
     let ranges =
         |whole: usize, step: usize| (0..whole).step_by(step).map(move |from| from..whole.min(from + step));
@@ -263,7 +262,9 @@ impl<T: Element> Product<'_, T> {
         for (row, sums) in sums.chunks_exact(COLUMNS).enumerate() {
             let place = Place { weight: self.weight, row: first + row, panel };
             // SAFETY: each task has its own rows and panels, hence its own elements.
-            unsafe { self.finish.write(self.isa, place, sums, out) };
+            let Row { add, out } = unsafe { self.finish.row(place, out) };
+            let bias = self.finish.bias(place);
+            finish_row(self.isa, sums, Extras { bias, add, gated: self.weight.is_gated() }, out);
         }
     }
 }
@@ -276,25 +277,34 @@ pub(super) struct Place<'a> {
     pub panel: usize,
 }
 
-impl Finish<'_> {
-    /// Adds what belongs to the sums of a row in the columns of a panel, and writes them.
+/// Where a row of a result goes in the columns of a panel.
+pub(super) struct Row<'a> {
+    /// What is added to it besides the bias.
+    pub add: Option<&'a [f32]>,
+    pub out: &'a mut [Slot],
+}
+
+impl<'a> Finish<'a> {
+    /// What is added to the columns of a panel; padded.
+    pub(super) fn bias(&self, place: Place) -> Option<&'a [f32]> {
+        self.bias.map(|bias| {
+            let group = place.row / self.bias_rows;
+            &bias[(group * place.weight.panels() + place.panel) * COLUMNS..][..COLUMNS]
+        })
+    }
+
+    /// The row of `out` at `place`.
     ///
     /// # Safety
-    /// Nobody else may have to do with these elements of `out` at the same time.
-    pub(super) unsafe fn write(&self, isa: Isa, place: Place, sums: &[f32], out: Shared) {
+    /// Nobody else may have to do with these elements of `out` while the row lives.
+    pub(super) unsafe fn row(&self, place: Place, out: Shared<'a>) -> Row<'a> {
         let Place { weight, row, panel } = place;
         let width = weight.width();
         let step = if weight.is_gated() { COLUMNS / 2 } else { COLUMNS };
         let column = panel * step;
         let (at, count) = (row * width + column, step.min(width - column));
-        let bias = self.bias.map(|bias| {
-            let group = row / self.bias_rows;
-            &bias[(group * weight.panels() + panel) * COLUMNS..][..COLUMNS]
-        });
-        let add = self.add.map(|add| &add[at..at + count]);
         // SAFETY: the caller's promise.
-        let out = unsafe { out.part(at, count) };
-        finish_row(isa, sums, Extras { bias, add, gated: weight.is_gated() }, out);
+        Row { add: self.add.map(|add| &add[at..at + count]), out: unsafe { out.part(at, count) } }
     }
 }
 

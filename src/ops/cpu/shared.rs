@@ -32,8 +32,7 @@ impl<'a> Shared<'a> {
     ///
     /// # Panics
     /// If the slice ends before.
-    #[expect(clippy::mut_from_ref, reason = "the caller promises that parts do not overlap")]
-    pub unsafe fn part(&self, from: usize, count: usize) -> &mut [Slot] {
+    pub unsafe fn part(&self, from: usize, count: usize) -> &'a mut [Slot] {
         assert!(from + count <= self.length, "a part lies within the slice");
         // SAFETY: within the slice, and by the caller's promise nobody else's.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from), count) }

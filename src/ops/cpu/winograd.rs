@@ -6,32 +6,29 @@
 //!
 //! Whether a convolution goes this way depends on one picture's size and the weight, never on how many pictures there are.
 
-use super::isa::{Isa, vectorised};
+mod points;
+
+use super::hands;
+use super::isa::Isa;
 use super::lines::Lines;
 use super::patches::{Patches, Walk};
-use super::product::{Finish, Place};
+use super::product::{Finish, Place, Row};
 use super::scratch;
 use super::shared::{Shared, Slot, filled};
 use super::tile::{self, COLUMNS, ROWS, Run};
 use super::weight::Weight;
+use points::{PIXELS, POINTS, RESULTS, WIDEST, map_pixels, map_products, map_taps};
 use rayon::prelude::*;
 use std::array::from_fn;
 use std::ops::Range;
 
-/// Height and width of a tile of results.
-const RESULTS: usize = 4;
-/// Height and width of the pixels that it is read from.
-const PIXELS: usize = 6;
-/// Points at which pixels and taps are multiplied.
-const POINTS: usize = PIXELS * PIXELS;
-/// Numbers that are mapped at once: a vector's.
-const LANES: usize = 16;
 /// Bytes of a task's pixels at the points, so that they stay in the second-level cache.
 const BLOCK_BYTES: usize = 1 << 20;
 /// Tiles of a task: enough to read weights for, few enough to share out.
 const BLOCK: Range<usize> = 2 * ROWS..5 * ROWS;
-/// Tasks for each thread, where there is enough to do, so that threads end together.
-const TASKS: usize = 4;
+/// Numbers between what belongs to two points, a cache line: a tile's numbers lie at 36 places as far apart as this and a
+/// power of two times few, which the first-level cache would otherwise keep in one of its sets, for eight of them.
+const APART: usize = 16;
 /// The most bytes of a weight that are kept at the points, four times those of its taps; others are mapped at each use.
 const KEPT_BYTES: usize = 8 << 20;
 /// Panels mapped together where they are not kept.
@@ -39,8 +36,6 @@ const PANELS_AT_ONCE: usize = 4;
 /// The fewest tiles of a picture that repay reading, or mapping, four times the weights.
 const FEWEST: usize = 16;
 const FEWEST_UNKEPT: usize = 64;
-
-type Lane = [f32; LANES];
 
 /// A weight's panels at the points: `[panels, 36, inputs, 32]`.
 pub type Points = Lines<f32>;
@@ -52,8 +47,8 @@ pub fn takes(isa: Isa, walk: &Walk, weight: &Weight) -> bool {
     let channels = weight.depth() / 9;
     isa != Isa::Portable
         && (walk.kernel, walk.stride) == (3, 1)
-        && channels.is_multiple_of(LANES)
-        && channels >= 2 * LANES
+        && channels.is_multiple_of(WIDEST)
+        && channels >= 2 * WIDEST
         && tiles >= fewest
 }
 
@@ -186,8 +181,11 @@ impl Convolution<'_> {
         let most = (most / ROWS * ROWS).clamp(BLOCK.start, BLOCK.end);
         let blocks = self.grid.count.div_ceil(most).max(1);
         let block = self.grid.count.div_ceil(blocks).next_multiple_of(ROWS);
-        let chunk =
-            (panels.len() * blocks / (TASKS * rayon::current_num_threads())).clamp(2, panels.len().max(2));
+        // Each chunk of panels maps the pixels anew.
+        let chunk = match hands::tasks() {
+            1 => panels.len().max(1),
+            tasks => (panels.len() * blocks / tasks).clamp(2, panels.len().max(2)),
+        };
         let tasks: Vec<_> = (0..self.grid.count)
             .step_by(block)
             .map(|from| from..self.grid.count.min(from + block))
@@ -204,17 +202,17 @@ impl Convolution<'_> {
     /// Computes tiles in the columns of a task's `panels`.
     fn task(&self, tiles: Range<usize>, panels: Range<usize>, points: &[f32], out: Shared) {
         let channels = self.patches.channels;
-        let sizes = [POINTS * tiles.len() * channels, POINTS * tiles.len() * COLUMNS, channels];
-        scratch::with(sizes, |[pixels, products, zeros]| {
+        let (pixel_step, product_step) = (tiles.len() * channels + APART, tiles.len() * COLUMNS + APART);
+        scratch::with([POINTS * pixel_step, POINTS * product_step, channels], |[pixels, products, zeros]| {
             zeros.fill(0.0);
             for (at, tile) in tiles.clone().enumerate() {
                 let read = self.read(tile, zeros);
-                map_pixels(self.isa, &read, &mut pixels[at * channels..], tiles.len() * channels);
+                map_pixels(self.isa, &read, &mut pixels[at * channels..], pixel_step);
             }
             for (panel, points) in panels.zip(points.chunks_exact(points_of_panel(self.weight))) {
                 self.multiply(tiles.len(), pixels, points, products);
                 for (at, tile) in tiles.clone().enumerate() {
-                    self.write((tile, panel), &products[at * COLUMNS..], tiles.len() * COLUMNS, out);
+                    self.write((tile, panel), &products[at * COLUMNS..], product_step, out);
                 }
             }
         });
@@ -232,11 +230,14 @@ impl Convolution<'_> {
         })
     }
 
-    /// The products at all points, `[36, tiles, 32]`, of pixels `[36, tiles, inputs]` and a panel `[36, inputs, 32]`.
+    /// The products at all points, `[36, tiles, 32]`, of pixels `[36, tiles, inputs]` and a panel `[36, inputs, 32]`; of the
+    /// first two, points are [`APART`].
     fn multiply(&self, tiles: usize, pixels: &[f32], panel: &[f32], products: &mut [f32]) {
         let channels = self.patches.channels;
-        let points = pixels.chunks_exact(tiles * channels).zip(panel.chunks_exact(channels * COLUMNS));
-        for ((pixels, b), c) in points.zip(products.chunks_exact_mut(tiles * COLUMNS)) {
+        let points =
+            pixels.chunks_exact(tiles * channels + APART).zip(panel.chunks_exact(channels * COLUMNS));
+        for ((pixels, b), c) in points.zip(products.chunks_exact_mut(tiles * COLUMNS + APART)) {
+            let (pixels, c) = (&pixels[..tiles * channels], &mut c[..tiles * COLUMNS]);
             let tiles = pixels.chunks(ROWS * channels).zip(c.chunks_mut(ROWS * COLUMNS));
             for (a, c) in tiles {
                 let mut rows = [&a[..channels]; ROWS];
@@ -248,150 +249,20 @@ impl Convolution<'_> {
 
     /// Maps a tile's products, `step` from point to point, to its results, and writes those within the picture.
     fn write(&self, (tile, panel): (usize, usize), products: &[f32], step: usize, out: Shared) {
-        let mut results = [[0f32; COLUMNS]; RESULTS * RESULTS];
-        map_products(self.isa, products, step, &mut results);
         let (picture, y, x) = self.grid.place(tile);
         let (height, width) = self.patches.walk.out;
-        for (at, sums) in results.iter().enumerate() {
+        let mut bias = None;
+        let mut rows: [Option<Row>; RESULTS * RESULTS] = from_fn(|at| {
             let (y, x) = (y + at / RESULTS, x + at % RESULTS);
-            if y < height && x < width {
-                let row = (picture * height + y) * width + x;
-                let place = Place { weight: self.weight, row, panel };
+            (y < height && x < width).then(|| {
+                let place = Place { weight: self.weight, row: (picture * height + y) * width + x, panel };
+                bias = self.finish.bias(place);
                 // SAFETY: each task has its own tiles and panels, hence its own elements.
-                unsafe { self.finish.write(self.isa, place, sums, out) };
-            }
-        }
+                unsafe { self.finish.row(place, out) }
+            })
+        });
+        map_products(self.isa, (products, step), bias, &mut rows);
     }
-}
-
-vectorised!(
-    /// Maps a tile's pixels to the points; those of a point lie `step` behind those of the point before.
-    fn map_pixels(pixels: &[&[f32]; POINTS], out: &mut [f32], step: usize) => map_pixels_inner
-);
-
-#[inline(always)]
-fn map_pixels_inner<const FUSED: bool>(pixels: &[&[f32]; POINTS], out: &mut [f32], step: usize) {
-    for first in (0..pixels[0].len()).step_by(LANES) {
-        let mut lines = [[[0f32; LANES]; PIXELS]; PIXELS];
-        for x in 0..PIXELS {
-            let column = from_fn(|y| lane(&pixels[y * PIXELS + x][first..]));
-            for (line, value) in lines.iter_mut().zip(spread_pixels(&column)) {
-                line[x] = value;
-            }
-        }
-        for (y, line) in lines.iter().enumerate() {
-            for (x, value) in spread_pixels(line).iter().enumerate() {
-                out[(y * PIXELS + x) * step + first..][..LANES].copy_from_slice(value);
-            }
-        }
-    }
-}
-
-vectorised!(
-    /// Maps a panel's taps `[9, inputs, 32]` to the points `[36, inputs, 32]`.
-    fn map_taps(taps: &[f32], points: &mut [f32]) => map_taps_inner
-);
-
-#[inline(always)]
-fn map_taps_inner<const FUSED: bool>(taps: &[f32], points: &mut [f32]) {
-    let step = taps.len() / 9;
-    for first in (0..step).step_by(LANES) {
-        let mut lines = [[[0f32; LANES]; 3]; PIXELS];
-        for x in 0..3 {
-            let column = from_fn(|y| lane(&taps[(y * 3 + x) * step + first..]));
-            for (line, value) in lines.iter_mut().zip(spread_taps(&column)) {
-                line[x] = value;
-            }
-        }
-        for (y, line) in lines.iter().enumerate() {
-            for (x, value) in spread_taps(line).iter().enumerate() {
-                points[(y * PIXELS + x) * step + first..][..LANES].copy_from_slice(value);
-            }
-        }
-    }
-}
-
-vectorised!(
-    /// Maps a tile's products, `step` from point to point, to its results.
-    fn map_products(products: &[f32], step: usize, results: &mut [[f32; COLUMNS]; RESULTS * RESULTS]) => map_products_inner
-);
-
-#[inline(always)]
-fn map_products_inner<const FUSED: bool>(
-    products: &[f32],
-    step: usize,
-    results: &mut [[f32; COLUMNS]; RESULTS * RESULTS],
-) {
-    for first in (0..COLUMNS).step_by(LANES) {
-        let mut lines = [[[0f32; LANES]; PIXELS]; RESULTS];
-        for x in 0..PIXELS {
-            let column = from_fn(|y| lane(&products[(y * PIXELS + x) * step + first..]));
-            for (line, value) in lines.iter_mut().zip(gather(&column)) {
-                line[x] = value;
-            }
-        }
-        for (y, line) in lines.iter().enumerate() {
-            for (x, value) in gather(line).iter().enumerate() {
-                results[y * RESULTS + x][first..][..LANES].copy_from_slice(value);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn lane(values: &[f32]) -> Lane {
-    from_fn(|i| values[..LANES][i])
-}
-
-/// Six pixels of a line at the six points of that line.
-#[inline(always)]
-fn spread_pixels(d: &[Lane; PIXELS]) -> [Lane; PIXELS] {
-    let mut v = [[0f32; LANES]; PIXELS];
-    for i in 0..LANES {
-        let (even, odd) = (d[4][i] - 4.0 * d[2][i], d[3][i] - 4.0 * d[1][i]);
-        let (even2, odd2) = (d[4][i] - d[2][i], 2.0 * (d[3][i] - d[1][i]));
-        v[0][i] = 4.0 * d[0][i] - 5.0 * d[2][i] + d[4][i];
-        v[1][i] = even + odd;
-        v[2][i] = even - odd;
-        v[3][i] = even2 + odd2;
-        v[4][i] = even2 - odd2;
-        v[5][i] = 4.0 * d[1][i] - 5.0 * d[3][i] + d[5][i];
-    }
-    v
-}
-
-/// Three taps of a line at the six points of that line.
-#[inline(always)]
-fn spread_taps(g: &[Lane; 3]) -> [Lane; PIXELS] {
-    let mut u = [[0f32; LANES]; PIXELS];
-    for i in 0..LANES {
-        let ends = (g[0][i] + g[2][i]) * (-1.0 / 6.0);
-        let middle = g[1][i] * (1.0 / 6.0);
-        let far = g[0][i] * (1.0 / 24.0) + g[2][i] * (1.0 / 6.0);
-        let half = g[1][i] * (1.0 / 12.0);
-        u[0][i] = 0.25 * g[0][i];
-        u[1][i] = ends - middle;
-        u[2][i] = ends + middle;
-        u[3][i] = far + half;
-        u[4][i] = far - half;
-        u[5][i] = g[2][i];
-    }
-    u
-}
-
-/// Four results of a line from the products at its six points.
-#[inline(always)]
-fn gather(m: &[Lane; PIXELS]) -> [Lane; RESULTS] {
-    let mut y = [[0f32; LANES]; RESULTS];
-    for i in 0..LANES {
-        let (sum, difference) = (m[1][i] + m[2][i], m[1][i] - m[2][i]);
-        let (sum2, difference2) = (m[3][i] + m[4][i], m[3][i] - m[4][i]);
-        y[0][i] = m[0][i] + sum + sum2;
-        y[1][i] = difference + 2.0 * difference2;
-        y[2][i] = sum + 4.0 * sum2;
-        y[3][i] = difference + 8.0 * difference2 + m[5][i];
-    }
-    y
 }
 
 #[cfg(test)]
@@ -421,7 +292,7 @@ mod tests {
         let rows = 2 * height * width;
         let (data, weight) = (numbers(rows * INPUTS, 2), weight());
         let patches = Patches { data: &data, channels: INPUTS, walk: walk() };
-        for isa in Isa::available() {
+        for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Portable) {
             let grid = Grid::new(&patches, rows);
             let convolution =
                 Convolution { isa, patches: &patches, weight: &weight, finish: Finish::default(), grid };

@@ -2,7 +2,8 @@
 
 use super::{COLUMNS, Run};
 use std::arch::x86_64::{
-    _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_storeu_ps,
 };
 use std::hint::black_box;
 
@@ -10,6 +11,8 @@ use std::hint::black_box;
 const PART_ROWS: usize = 6;
 /// The columns of a part.
 const PART_COLUMNS: usize = 16;
+/// Rows of columns that are fetched ahead: with six cycles for each they come from the third-level cache in time.
+const AHEAD: usize = 24;
 
 /// Multiplies a tile of `rows`.
 ///
@@ -73,6 +76,7 @@ unsafe fn stretch<const R: usize>(
     for _ in 0..run.length {
         // SAFETY: each row has `length` numbers, `step` apart, and b 32 for each of them, 16 of which are the part's.
         unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * COLUMNS).cast());
             let columns = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
             for (sums, start) in sums.iter_mut().zip(&starts) {
                 let value = _mm256_set1_ps(*start.add(at));
