@@ -70,9 +70,24 @@ pub struct ModelArgs {
     /// model), any, or SMALLER..LARGER (sides of the squares that bound the area)
     #[arg(long, env = "EASEL_SIZES", value_name = "auto|any|A..B", default_value = "auto")]
     pub sizes: String,
+    /// What becomes of the text encoders once prompts are encoded: auto (on a processor large ones are let go, and read anew
+    /// for each new prompt), keep or release
+    #[arg(long, env = "EASEL_TEXT_ENCODERS", value_enum, default_value_t = TextEncodersArg::Auto)]
+    pub text_encoders: TextEncodersArg,
     /// Threads that compute [default: as many as the process may use]
     #[arg(long, env = "EASEL_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+}
+
+/// What becomes of the text encoders once prompts are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TextEncodersArg {
+    /// What suits the device and their size.
+    Auto,
+    /// They stay in memory.
+    Keep,
+    /// They are read for each new prompt, and let go.
+    Release,
 }
 
 /// Settings of `easel serve`.

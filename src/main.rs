@@ -3,8 +3,8 @@
 mod cli;
 
 use clap::Parser;
-use easel::config::{Cli, Command, ModelArgs, ModelsCommand};
-use easel::pipeline::{LoadOptions, open_device, parse_dtype};
+use easel::config::{Cli, Command, ModelArgs, ModelsCommand, TextEncodersArg};
+use easel::pipeline::{LoadOptions, TextEncoders, open_device, parse_dtype};
 use std::process::ExitCode;
 
 /// Steps free and take the same buffers again and again; this allocator keeps their pages.
@@ -52,5 +52,10 @@ fn prepare(args: &ModelArgs) -> anyhow::Result<LoadOptions> {
         dtype: parse_dtype(&args.dtype, &device)?,
         device,
         sizes: (args.sizes != "auto").then(|| args.sizes.parse()).transpose()?,
+        text_encoders: match args.text_encoders {
+            TextEncodersArg::Auto => TextEncoders::Auto,
+            TextEncodersArg::Keep => TextEncoders::Keep,
+            TextEncodersArg::Release => TextEncoders::Release,
+        },
     })
 }

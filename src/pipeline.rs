@@ -17,7 +17,7 @@ mod step;
 pub use condition::{Conditioned, PromptKey, PromptPair, ReadPrompt};
 pub use generate::Progress;
 pub use job::Job;
-pub use load::{LoadOptions, open_device, parse_dtype};
+pub use load::{LoadOptions, TextEncoders, open_device, parse_dtype};
 pub use noise::Generator;
 
 use crate::model::clip::TextEncoder;

@@ -18,7 +18,12 @@ impl Copy {
 
     fn load(&self) -> Result<Pipeline, Error> {
         let model = self.0.display().to_string();
-        Pipeline::load(&LoadOptions { model, device: Device::Cpu, dtype: DType::F32, sizes: None })
+        Pipeline::load(&LoadOptions {
+            model,
+            device: Device::Cpu,
+            dtype: DType::F32,
+            ..LoadOptions::sketch()
+        })
     }
 
     /// The sentence with which the model is refused.
@@ -155,8 +160,12 @@ fn a_field_of_the_wrong_type_is_named_with_its_file() {
 #[test]
 fn names_that_are_no_model_are_refused_with_what_is_known() {
     let refusal = |model: &str| {
-        let options =
-            LoadOptions { model: model.into(), device: Device::Cpu, dtype: DType::F32, sizes: None };
+        let options = LoadOptions {
+            model: model.into(),
+            device: Device::Cpu,
+            dtype: DType::F32,
+            ..LoadOptions::sketch()
+        };
         Pipeline::load(&options).expect_err("there is no such model").message().to_owned()
     };
     assert!(refusal("nowhere/at-all").contains("known: sketch, dummy:sdxl"));

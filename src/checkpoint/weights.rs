@@ -141,7 +141,11 @@ impl SimpleBackend for Weights {
             )));
         }
         // The device converts: it is quicker at that, and what it is sent comes straight from the file.
-        view.load(device)?.to_dtype(dtype)
+        let tensor = view.load(device)?.to_dtype(dtype)?;
+        if let Source::Mapped(_) = self.source {
+            let_go(view.data());
+        }
+        Ok(tensor)
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
@@ -150,6 +154,23 @@ impl SimpleBackend for Weights {
 
     fn contains_tensor(&self, name: &str) -> bool {
         self.view(name).is_some()
+    }
+}
+
+/// Gives up the memory in which a file's bytes were seen, which are read again where they are looked at again: what was read of
+/// a model would else count twice, as the process' and as the file's.
+fn let_go(bytes: &[u8]) {
+    #[cfg(unix)]
+    {
+        const PAGE: usize = 4096;
+        let from = bytes.as_ptr().addr();
+        let (start, end) = (from.next_multiple_of(PAGE), (from + bytes.len()) / PAGE * PAGE);
+        if start < end {
+            let first = bytes.as_ptr().wrapping_add(start - from);
+            // SAFETY: whole pages within a private mapping of a file, which nobody writes to: they stay readable. A larger page of
+            // the system makes it refuse, which costs nothing but memory.
+            unsafe { libc::madvise(first.cast_mut().cast(), end - start, libc::MADV_DONTNEED) };
+        }
     }
 }
 

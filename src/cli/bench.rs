@@ -186,6 +186,7 @@ impl Bench<'_> {
                 &self.checkpoint.tensors(component, *dtype, device)?,
                 &config,
                 projected,
+                true,
             )?);
         }
         for rows in self.args.rows.iter().map(|rows| usize::from(*rows)) {

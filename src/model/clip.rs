@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::ops::{Activation, LayerNorm, Linear, Mask, Replay, activations, attention};
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
+use std::fmt;
 
 #[derive(Debug)]
 struct EncoderLayer {
@@ -58,12 +59,80 @@ pub struct Encoded {
     pub pooled: Tensor,
 }
 
+/// What most of an encoder's weights are in: held, or read from the checkpoint where they are needed and let go.
+#[derive(Debug)]
+enum Trunk {
+    Held {
+        token_embedding: Tensor, // [vocabulary, hidden]
+        layers: Vec<EncoderLayer>,
+    },
+    Read {
+        weights: Weights,
+    },
+}
+
+/// Reads a trunk from its checkpoint.
+#[derive(Clone)]
+struct Weights {
+    vb: VarBuilder<'static>,
+    config: ClipConfig,
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Weights")
+    }
+}
+
+impl Weights {
+    fn token_embedding(&self) -> Result<Tensor> {
+        let shape = (self.config.vocab_size, self.config.hidden_size);
+        Ok(self.vb.pp("embeddings").get(shape, "token_embedding.weight")?)
+    }
+
+    fn layer(&self, index: usize) -> Result<EncoderLayer> {
+        EncoderLayer::load(&self.vb.pp("encoder.layers").pp(index), &self.config)
+    }
+}
+
+impl Trunk {
+    /// Reads all of it once, to hold it, or to know that it is whole.
+    fn load(weights: Weights, held: bool) -> Result<Self> {
+        let mut layers = 0..weights.config.num_hidden_layers;
+        let token_embedding = weights.token_embedding()?;
+        if held {
+            let layers = layers.map(|index| weights.layer(index)).collect::<Result<_>>()?;
+            return Ok(Self::Held { token_embedding, layers });
+        }
+        drop(token_embedding);
+        layers.try_for_each(|index| weights.layer(index).map(drop))?;
+        Ok(Self::Read { weights })
+    }
+
+    /// The embeddings of `tokens` `[n]`: `[n, hidden]`.
+    fn embed(&self, tokens: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Held { token_embedding, .. } => Ok(token_embedding.index_select(tokens, 0)?),
+            Self::Read { weights } => Ok(weights.token_embedding()?.index_select(tokens, 0)?),
+        }
+    }
+
+    /// `x` behind layer `index`.
+    fn layer(&self, index: usize, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Held { layers, .. } => layers[index].forward(x),
+            Self::Read { weights } => weights.layer(index)?.forward(x),
+        }
+    }
+}
+
 /// A text encoder (`CLIPTextModel` or `CLIPTextModelWithProjection`).
 #[derive(Debug)]
 pub struct TextEncoder {
-    token_embedding: Tensor,    // [vocabulary, hidden]
+    trunk: Trunk,
     position_embedding: Tensor, // [positions, hidden]
-    layers: Vec<EncoderLayer>,
+    vocabulary: usize,
+    layers: usize,
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
     eos: u32,
@@ -75,8 +144,9 @@ const LEGACY_EOS: u32 = 2;
 
 impl TextEncoder {
     /// Reads an encoder, with or without the `text_model.` prefix that transformers drops from 5.6 on.
-    /// `projected` says whether the class has a `text_projection`.
-    pub fn load(vb: &VarBuilder, config: &ClipConfig, projected: bool) -> Result<Self> {
+    /// `projected` says whether the class has a `text_projection`, and `held` whether layers and embeddings stay in memory; else
+    /// each is read, from what the checkpoint is then, at every call.
+    pub fn load(vb: &VarBuilder<'static>, config: &ClipConfig, projected: bool, held: bool) -> Result<Self> {
         let inner = if vb.contains_tensor("text_model.final_layer_norm.weight") {
             vb.pp("text_model")
         } else {
@@ -84,7 +154,6 @@ impl TextEncoder {
         };
         let width = config.hidden_size;
         let embeddings = inner.pp("embeddings");
-        let layers = inner.pp("encoder.layers");
         let projection = || {
             let outputs = config
                 .projection_dim
@@ -92,12 +161,11 @@ impl TextEncoder {
             Linear::load_no_bias(&vb.pp("text_projection"), width, outputs)
         };
         Ok(Self {
-            token_embedding: embeddings.get((config.vocab_size, width), "token_embedding.weight")?,
+            trunk: Trunk::load(Weights { vb: inner.clone(), config: config.clone() }, held)?,
+            vocabulary: config.vocab_size,
+            layers: config.num_hidden_layers,
             position_embedding: embeddings
                 .get((config.max_position_embeddings, width), "position_embedding.weight")?,
-            layers: (0..config.num_hidden_layers)
-                .map(|layer| EncoderLayer::load(&layers.pp(layer), config))
-                .collect::<Result<_>>()?,
             final_layer_norm: LayerNorm::load(&inner.pp("final_layer_norm"), width, config.layer_norm_eps)?,
             text_projection: projected.then(projection).transpose()?,
             eos: config.eos_token_id,
@@ -109,8 +177,8 @@ impl TextEncoder {
     ///
     /// `skipped` further layers are left out of [`Encoded::hidden`], beyond the last one that SDXL always leaves out.
     pub fn forward(&self, ids: &[Vec<u32>], skipped: usize) -> Result<Encoded> {
-        let kept = self.layers.len().checked_sub(1 + skipped).ok_or_else(|| {
-            let most = self.layers.len() - 1;
+        let kept = self.layers.checked_sub(1 + skipped).ok_or_else(|| {
+            let most = self.layers - 1;
             Error::parameter(
                 "clip_skip",
                 format!("clip_skip must be at most {most} with this model; got {skipped}"),
@@ -131,7 +199,7 @@ impl TextEncoder {
     fn places(&self, ids: &[Vec<u32>]) -> Result<(Tensor, Tensor)> {
         let length = ids.first().map_or(0, Vec::len);
         let flat: Vec<u32> = ids.iter().flatten().copied().collect();
-        let rows = self.token_embedding.dim(0)?;
+        let rows = self.vocabulary;
         if let Some(id) = flat.iter().find(|id| **id as usize >= rows) {
             return Err(Error::checkpoint(format!(
                 "token id {id} is beyond the text encoder's {rows} embeddings"
@@ -139,7 +207,7 @@ impl TextEncoder {
         }
         let ends = ids.iter().enumerate().map(|(row, ids)| (row * length + self.end_of(ids)) as u32);
         let ends: Vec<u32> = ends.collect();
-        let device = self.token_embedding.device();
+        let device = self.position_embedding.device();
         let tokens = Tensor::from_vec(flat, (ids.len(), length), device)?;
         Ok((tokens, Tensor::from_vec(ends, ids.len(), device)?))
     }
@@ -151,8 +219,8 @@ impl TextEncoder {
         };
         let mut x = self.embed(tokens)?;
         let mut hidden = x.clone();
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x)?;
+        for index in 0..self.layers {
+            x = self.trunk.layer(index, &x)?;
             if index + 1 == kept {
                 hidden = x.clone();
             }
@@ -162,7 +230,7 @@ impl TextEncoder {
 
     fn embed(&self, tokens: &Tensor) -> Result<Tensor> {
         let (rows, length) = tokens.dims2()?;
-        let tokens = self.token_embedding.index_select(&tokens.flatten_all()?, 0)?;
+        let tokens = self.trunk.embed(&tokens.flatten_all()?)?;
         let tokens = tokens.reshape((rows, length, ()))?;
         let positions = self.position_embedding.narrow(0, 0, length)?;
         Ok(activations(&tokens)?.broadcast_add(&activations(&positions)?)?)
@@ -185,7 +253,7 @@ impl TextEncoder {
 
     /// The width of [`Encoded::hidden`].
     pub fn hidden_width(&self) -> Result<usize> {
-        Ok(self.token_embedding.dim(D::Minus1)?)
+        Ok(self.position_embedding.dim(D::Minus1)?)
     }
 
     /// The width of [`Encoded::pooled`].

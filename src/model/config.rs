@@ -216,6 +216,13 @@ pub struct ClipConfig {
 }
 
 impl ClipConfig {
+    /// How many numbers its matrices have.
+    pub fn parameters(&self) -> usize {
+        let layer = 4 * self.hidden_size + 2 * self.intermediate_size;
+        let rows = self.vocab_size + self.max_position_embeddings + self.projection_dim.unwrap_or(0);
+        self.hidden_size * (self.num_hidden_layers * layer + rows)
+    }
+
     /// The MLP's non-linearity.
     ///
     /// # Errors

@@ -27,9 +27,38 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// The sizes that the model is to draw itself; none leaves it to what is known of the model.
     pub sizes: Option<Sizes>,
+    /// What becomes of the text encoders once prompts are encoded.
+    pub text_encoders: TextEncoders,
 }
 
+/// What becomes of the text encoders, a quarter of SDXL, while pictures are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TextEncoders {
+    /// On a processor large ones are let go, which takes SDXL a second a new prompt; others are kept.
+    #[default]
+    Auto,
+    /// They stay.
+    Keep,
+    /// Their layers are read for each new prompt, one at a time.
+    Release,
+}
+
+/// Bytes of a text encoder from which on it is let go on a processor: where a picture takes long, and memory is worth more
+/// than the time that its layers take to read.
+const LARGE_ENCODER: usize = 64 << 20;
+
 impl LoadOptions {
+    /// Whether a text encoder's layers are held.
+    fn holds(&self, config: &ClipConfig) -> bool {
+        match self.text_encoders {
+            TextEncoders::Keep => true,
+            TextEncoders::Release => false,
+            TextEncoders::Auto => {
+                !self.device.is_cpu() || config.parameters() * self.dtype.size_in_bytes() < LARGE_ENCODER
+            }
+        }
+    }
+
     /// How the VAE is held: as the rest, but for f16, in which SDXL's own overflows. On a GPU bf16 stands in for it, which
     /// takes a quarter of f32's time; on the CPU f32, which takes no longer.
     pub fn vae_dtype(&self) -> DType {
@@ -42,7 +71,13 @@ impl LoadOptions {
 
     /// The bundled model on the CPU in f32.
     pub fn sketch() -> Self {
-        Self { model: "sketch".into(), device: Device::Cpu, dtype: DType::F32, sizes: None }
+        Self {
+            model: "sketch".into(),
+            device: Device::Cpu,
+            dtype: DType::F32,
+            sizes: None,
+            text_encoders: TextEncoders::Auto,
+        }
     }
 }
 
@@ -147,7 +182,12 @@ impl Parts<'_> {
         }
         Ok(TextTower {
             tokenizer,
-            encoder: TextEncoder::load(&self.tensors(component)?, &config, projected)?,
+            encoder: TextEncoder::load(
+                &self.tensors(component)?,
+                &config,
+                projected,
+                self.options.holds(&config),
+            )?,
         })
     }
 }

@@ -21,8 +21,14 @@ const TOLERANCE: f32 = 1e-3;
 
 pub fn pipeline(golden: &Golden, dtype: DType) -> Pipeline {
     let model = golden.folder.files().to_string();
-    Pipeline::load(&LoadOptions { model, device: device(), dtype, sizes: Some(Sizes::ANY) })
-        .expect("the model loads")
+    Pipeline::load(&LoadOptions {
+        model,
+        device: device(),
+        dtype,
+        sizes: Some(Sizes::ANY),
+        ..LoadOptions::sketch()
+    })
+    .expect("the model loads")
 }
 
 fn text<'a>(case: &'a Value, field: &str) -> &'a str {

@@ -3,7 +3,7 @@
 //! The tolerance is 1e-4 relative to the greatest magnitude: both sides compute in f32 but add in other orders,
 //! which through some forty layers leaves about 1e-6; a wrong epsilon, activation or key shows at 1e-3 and above.
 
-use crate::support::{Golden, MODELS, assert_close, device, encode, unet, vae};
+use crate::support::{Golden, MODELS, assert_close, device, encode, encode_held, unet, vae};
 use candle_core::{D, DType, Tensor};
 use easel::checkpoint::Component;
 
@@ -21,6 +21,19 @@ fn text_encoders_give_transformers_hidden_states_and_pooled_vectors() {
             .map(|c| encode(&golden, c, DType::F32, 1).hidden);
         let context = Tensor::cat(&skipped, D::Minus1).expect("the widths join");
         assert_close("clip_skip 1", &context, &golden.tensor("text.context_skip1"), TOLERANCE);
+    }
+}
+
+#[test]
+fn text_encoders_whose_layers_are_read_as_needed_give_the_same_to_the_last_bit() {
+    let golden = Golden::open(MODELS[0]);
+    for component in [Component::TextEncoder, Component::TextEncoder2] {
+        for skipped in [0, 1] {
+            let [held, read] =
+                [true, false].map(|held| encode_held(&golden, (component, held), DType::F32, skipped));
+            assert_close("hidden", &read.hidden, &held.hidden, 0.0);
+            assert_close("pooled", &read.pooled, &held.pooled, 0.0);
+        }
     }
 }
 

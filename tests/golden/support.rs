@@ -86,13 +86,23 @@ fn weights(golden: &Golden, component: Component, dtype: DType) -> VarBuilder<'s
 
 /// What a text encoder makes of the ids of `text_rows`, `skipped` layers earlier than usual.
 pub fn encode(golden: &Golden, component: Component, dtype: DType, skipped: usize) -> Encoded {
+    encode_held(golden, (component, true), dtype, skipped)
+}
+
+/// [`encode`] by an encoder whose layers are held, or are not.
+pub fn encode_held(
+    golden: &Golden,
+    (component, held): (Component, bool),
+    dtype: DType,
+    skipped: usize,
+) -> Encoded {
     let config: ClipConfig = golden.folder.config(component).expect("the config is read");
     let (which, projected) = match component {
         Component::TextEncoder => ("ids_1", false),
         _ => ("ids_2", true),
     };
     let weights = weights(golden, component, dtype);
-    let encoder = TextEncoder::load(&weights, &config, projected).expect("the encoder loads");
+    let encoder = TextEncoder::load(&weights, &config, projected, held).expect("the encoder loads");
     let all = golden.tensor(which).to_dtype(DType::U32).and_then(|t| t.to_vec2::<u32>()).expect("ids");
     let ids: Vec<Vec<u32>> = golden.text_rows().into_iter().map(|row| all[row].clone()).collect();
     encoder.forward(&ids, skipped).expect("the ids encode")
