@@ -5,10 +5,12 @@
     peer/bin/python benches/cpu/picture.py --easel target/release/easel
 
 Both sides draw the same picture, with the same sampler, steps, guidance and size. `first` is the time from the start of the
-process to its first picture, the files being in the system's cache; `warm` is the median of the pictures after it. Run it with
-nothing else on the machine.
+process to its first picture, the files being in the system's cache and easel's cost curve known from an earlier start; `warm` is
+the median of the pictures after it, which the sides draw by turns, so that a machine that is slower for a while is so for all.
+Run it with nothing else on the machine.
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -26,7 +28,7 @@ PROMPT = "a red heart on a light blue background, 3d style"
 
 
 def peer(args):
-    """Diffusers' side: a line for each picture, as soon as it is drawn."""
+    """Diffusers' side: a picture now, and one for each line that it is given."""
     import torch
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[args.peer]
@@ -35,21 +37,32 @@ def peer(args):
     pipe.unet.to(memory_format=torch.channels_last)
     pipe.vae.to(memory_format=torch.channels_last)
     pipe.set_progress_bar_config(disable=True)
-    for _ in range(args.runs + 1):
+    while True:
         pipe(PROMPT, num_inference_steps=args.steps, guidance_scale=args.guidance,
              generator=torch.Generator().manual_seed(7))
         print("drawn", flush=True)
+        if not sys.stdin.readline():
+            return
 
 
+@contextlib.contextmanager
 def diffusers(dtype, args):
-    """The seconds from the start to the first picture, and those of each picture after it."""
-    command = [sys.executable, __file__, "--peer", dtype, "--steps", args.steps, "--guidance", args.guidance,
-               "--runs", args.runs]
-    start = time.perf_counter()
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        return lengths(start, (line for line in process.stdout))
+    """Draws a picture at each call; the first one is drawn."""
+    command = [sys.executable, __file__, "--peer", dtype, "--steps", args.steps, "--guidance", args.guidance]
+    with subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True) as process:
+        process.stdout.readline()
+
+        def draw_one():
+            process.stdin.write("\n")
+            process.stdin.flush()
+            process.stdout.readline()
+
+        yield draw_one
+        process.stdin.close()
 
 
+@contextlib.contextmanager
 def easel(dtype, args):
     """The same of a server and its client."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EASEL_")}
@@ -57,13 +70,13 @@ def easel(dtype, args):
                 response_format="b64_json")
     with tempfile.TemporaryDirectory() as storage:
         command = [args.easel, "serve", "--model", "sketch", "--dtype", dtype, "--port", "0", "--storage", storage]
-        start = time.perf_counter()
         process = subprocess.Popen(list(map(str, command)), env=environment, text=True,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
             address = next(found[0] for line in process.stdout if (found := re.search(r"http://[\d.]+:\d+", line)))
             wait(address)
-            return lengths(start, (draw(address, body) for _ in range(args.runs + 1)))
+            draw(address, body)
+            yield lambda: draw(address, body)
         finally:
             process.terminate()
             process.communicate()
@@ -83,10 +96,10 @@ def draw(address, body):
     return urllib.request.urlopen(request).read()
 
 
-def lengths(start, pictures):
-    """Seconds from `start` to the first of `pictures`, and from each to the next."""
-    times = [time.perf_counter() for _ in pictures]
-    return times[0] - start, [after - before for before, after in zip(times, times[1:])]
+def seconds(call):
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
 
 
 def main():
@@ -94,22 +107,27 @@ def main():
     parser.add_argument("--easel", default=ROOT / "target/release/easel")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=4.0)
-    parser.add_argument("--runs", type=int, default=5, help="warm pictures of each side")
+    parser.add_argument("--runs", type=int, default=7, help="warm pictures of each side")
+    parser.add_argument("--dtypes", default="f32,bf16")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peer:
         return peer(args)
-    print(f"{'side':<10} {'dtype':>5} {'first':>8} {'warm':>8}", flush=True)
-    best = {}
-    for side in (easel, diffusers):
-        for dtype in ("f32", "bf16"):
-            first, warm = side(dtype, args)
-            warm = statistics.median(warm)
-            print(f"{side.__name__:<10} {dtype:>5} {first:8.2f} {warm:8.3f}", flush=True)
-            kept = best.get(side, (first, warm))
-            best[side] = (min(kept[0], first), min(kept[1], warm))
-    ours, theirs = best[easel], best[diffusers]
-    print(f"{'ratio of the best':<16} {ours[0] / theirs[0]:8.2f} {ours[1] / theirs[1]:8.3f}")
+    sides = [(side, dtype) for dtype in args.dtypes.split(",") for side in (easel, diffusers)]
+    with contextlib.ExitStack() as stack:
+        with easel(sides[0][1], args):
+            pass  # measures the cost curve, if no start before did
+        firsts, draws = {}, {}
+        for side, dtype in sides:
+            firsts[side, dtype], draws[side, dtype] = seconds(lambda: stack.enter_context(side(dtype, args)))
+        rounds = [{key: seconds(draw)[0] for key, draw in draws.items()} for _ in range(args.runs)]
+    warm = {key: statistics.median(times[key] for times in rounds) for key in draws}
+    print(f"{'side':<10} {'dtype':>5} {'first':>8} {'warm':>8}")
+    for side, dtype in sides:
+        print(f"{side.__name__:<10} {dtype:>5} {firsts[side, dtype]:8.2f} {warm[side, dtype]:8.3f}")
+    best = lambda times, side: min(time for (of, _), time in times.items() if of is side)
+    ratios = [best(times, easel) / best(times, diffusers) for times in (firsts, warm)]
+    print(f"{'ratio of the best':<16} {ratios[0]:8.2f} {ratios[1]:8.3f}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Times requests to a server of easel's on one GPU: one alone, then several at once, and prints a line for each round.
+
+    python3 requests.py --easel target/release/easel [--model dummy:sdxl] [--dtype f16] [--at-once 8] [--rounds 2]
+
+A request is a picture of 1024x1024 pixels, 30 Euler steps, guidance 5, and is over when its PNG has come back as base64. Prompts
+and seeds differ. The server has drawn one picture, and one round, before anything counts.
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+SIZE, STEPS, GUIDANCE = "1024x1024", 30, 5.0
+
+
+def draw(address, seed):
+    """The seconds that a picture takes its caller."""
+    body = dict(prompt=f"a lighthouse by the sea, number {seed}", size=SIZE, steps=STEPS, guidance_scale=GUIDANCE, seed=seed,
+                sampler="euler", response_format="b64_json")
+    request = urllib.request.Request(f"{address}/v1/images/generations", json.dumps(body).encode(),
+                                     {"content-type": "application/json"})
+    start = time.perf_counter()
+    urllib.request.urlopen(request).read()
+    return time.perf_counter() - start
+
+
+def at_once(address, count, first):
+    """The seconds until the last of `count` requests is answered, and those of each."""
+    start = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        each = list(pool.map(lambda seed: draw(address, seed), range(first, first + count)))
+    return time.perf_counter() - start, each
+
+
+def ready(process):
+    """The address that the server names, once it draws; what it says is passed on."""
+    address = None
+    for line in process.stdout:
+        sys.stderr.write(line)
+        found = re.search(r"http://[\d.]+:\d+", line)
+        if found:
+            address = found[0]
+            break
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/readyz").read()
+            return address
+        except OSError:
+            time.sleep(0.01)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--easel", default="target/release/easel")
+    parser.add_argument("--model", default="dummy:sdxl")
+    parser.add_argument("--dtype", default="f16")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--at-once", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    args = parser.parse_args()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EASEL_")}
+    with tempfile.TemporaryDirectory() as storage:
+        command = [args.easel, "serve", "--model", args.model, "--dtype", args.dtype, "--device", args.device, "--port", "0",
+                   "--storage", storage]
+        start = time.perf_counter()
+        process = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            address = ready(process)
+            draw(address, 0)
+            print(f"from start to the first picture {time.perf_counter() - start:.2f} s", flush=True)
+            at_once(address, args.at_once, 1)
+            alone = statistics.median(draw(address, 100 + k) for k in range(5))
+            print(f"{args.dtype}: one request {alone:.3f} s", flush=True)
+            for number in range(args.rounds):
+                taken, each = at_once(address, args.at_once, 1000 * (number + 1))
+                print(f"{args.dtype}: {args.at_once} at once {taken:.3f} s, {taken / args.at_once:.3f} s each; answered after "
+                      f"{statistics.mean(each):.3f} s in the mean", flush=True)
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+if __name__ == "__main__":
+    main()
