@@ -34,7 +34,7 @@ pub struct LoadOptions {
 /// What becomes of the text encoders, a quarter of SDXL, while pictures are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TextEncoders {
-    /// On a processor large ones are let go, which takes SDXL a second a new prompt; others are kept.
+    /// On a processor large ones are let go, and read for each new prompt; others are kept.
     #[default]
     Auto,
     /// They stay.

@@ -114,8 +114,9 @@ vector!(
     _mm512_fmadd_ps
 );
 
-/// Calls `$inner::<V>(arguments)` with the widest vector of a set of instructions: `with_vector!(isa, inner(arguments))`,
-/// with the arguments' types after them.
+/// Compiles a function once for each set of instructions that has vectors: `with_vector!(fn name(arguments) => inner)` makes
+/// `name(isa, arguments)` of `inner::<V>(arguments)`, which must be `#[inline(always)]`, `V` being the widest vector. It panics
+/// where there are none, and otherwise asks of its caller what `inner` does.
 macro_rules! with_vector {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) => $inner:ident) => {
         $(#[$doc])*

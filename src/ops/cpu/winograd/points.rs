@@ -37,12 +37,12 @@ unsafe fn spread_tile_inner<V: Vector>(pixels: &[&[f32]; POINTS], out: &mut [f32
         // SAFETY: the caller's promise.
         let columns = unsafe {
             [
-                pixel_column::<V>(from, 0),
-                pixel_column(from, 1),
-                pixel_column(from, 2),
-                pixel_column(from, 3),
-                pixel_column(from, 4),
-                pixel_column(from, 5),
+                spread_pixels::<V>(down(from, 0)),
+                spread_pixels(down(from, 1)),
+                spread_pixels(down(from, 2)),
+                spread_pixels(down(from, 3)),
+                spread_pixels(down(from, 4)),
+                spread_pixels(down(from, 5)),
             ]
         };
         for y in 0..PIXELS {
@@ -65,19 +65,19 @@ fn across<V: Vector, const N: usize>(columns: &[[V; N]; PIXELS], y: usize) -> [V
     [a[y], b[y], c[y], d[y], e[y], f[y]]
 }
 
-/// The points down column `x` of a tile.
+/// The vectors down column `x` of a square of six.
 #[inline(always)]
-unsafe fn pixel_column<V: Vector>(from: impl Fn(usize) -> *const f32, x: usize) -> [V; PIXELS] {
+unsafe fn down<V: Vector>(from: impl Fn(usize) -> *const f32, x: usize) -> [V; PIXELS] {
     // SAFETY: the caller's promise.
     unsafe {
-        spread_pixels([
+        [
             V::load(from(x)),
             V::load(from(PIXELS + x)),
             V::load(from(2 * PIXELS + x)),
             V::load(from(3 * PIXELS + x)),
             V::load(from(4 * PIXELS + x)),
             V::load(from(5 * PIXELS + x)),
-        ])
+        ]
     }
 }
 
@@ -196,12 +196,12 @@ unsafe fn gather_tile_inner<V: Vector>(
         unsafe {
             let bias = bias.map_or(V::splat(0.0), |bias| V::load(bias.as_ptr().add(first)));
             let columns = [
-                product_column::<V>(from, 0),
-                product_column(from, 1),
-                product_column(from, 2),
-                product_column(from, 3),
-                product_column(from, 4),
-                product_column(from, 5),
+                gather::<V>(down(from, 0)),
+                gather(down(from, 1)),
+                gather(down(from, 2)),
+                gather(down(from, 3)),
+                gather(down(from, 4)),
+                gather(down(from, 5)),
             ];
             for y in 0..RESULTS {
                 let line = gather(across(&columns, y));
@@ -212,22 +212,6 @@ unsafe fn gather_tile_inner<V: Vector>(
                 }
             }
         }
-    }
-}
-
-/// The results down column `x` of a tile's points.
-#[inline(always)]
-unsafe fn product_column<V: Vector>(from: impl Fn(usize) -> *const f32, x: usize) -> [V; RESULTS] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        gather([
-            V::load(from(x)),
-            V::load(from(PIXELS + x)),
-            V::load(from(2 * PIXELS + x)),
-            V::load(from(3 * PIXELS + x)),
-            V::load(from(4 * PIXELS + x)),
-            V::load(from(5 * PIXELS + x)),
-        ])
     }
 }
 
