@@ -72,7 +72,6 @@ enum Trunk {
 }
 
 /// Reads a trunk from its checkpoint.
-#[derive(Clone)]
 struct Weights {
     vb: VarBuilder<'static>,
     config: ClipConfig,
@@ -186,9 +185,10 @@ impl TextEncoder {
         })?;
         let (tokens, ends) = self.places(ids)?;
         let inputs = [&tokens, &ends];
-        // Recordings are told apart by their inputs' shapes: only one of all numbers of layers may have them.
-        let mut outputs = match skipped {
-            0 => self.replay.record(&inputs, |inputs| self.body(inputs, kept))?,
+        // Recordings are told apart by their inputs' shapes: only one of all numbers of layers may have them. What is read as
+        // it is needed is uploaded, which no recording may.
+        let mut outputs = match (&self.trunk, skipped) {
+            (Trunk::Held { .. }, 0) => self.replay.record(&inputs, |inputs| self.body(inputs, kept))?,
             _ => self.body(&inputs, kept)?,
         };
         let pooled = outputs.swap_remove(1);

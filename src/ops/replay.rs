@@ -6,7 +6,7 @@ use crate::error::Result;
 use candle_core::{Tensor, TensorId};
 use rayon::prelude::*;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What is made of one input alone, and kept from call to call for as long as that input stays the same.
 pub struct Kept<'a> {
@@ -22,13 +22,12 @@ pub struct Kept<'a> {
 #[derive(Default)]
 pub struct Replay {
     /// What was made last of the input that is kept, on the CPU.
-    made: Mutex<Made>,
+    made: Mutex<Option<Made>>,
     #[cfg(feature = "cuda")]
     cuda: super::cuda::replay::Replay,
 }
 
 /// What was made of an input, and what that was put together from.
-#[derive(Default)]
 struct Made {
     of: Vec<TensorId>,
     tensors: Vec<Tensor>,
@@ -60,15 +59,19 @@ impl Replay {
 
     /// What `kept` makes of `input`, or made of it the last time.
     fn made(&self, input: &Tensor, kept: Kept) -> Result<Vec<Tensor>> {
-        let known = || self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if known().of == kept.of {
-            return Ok(known().tensors.clone());
-        }
-        // What was made before makes room first.
-        *known() = Made::default();
-        let tensors = (kept.make)(input)?;
-        *known() = Made { of: kept.of, tensors: tensors.clone() };
+        // Taken out, not looked at: what was made before makes room for what is made now.
+        let known = self.lock().take();
+        let made = match known.filter(|made| made.of == kept.of) {
+            Some(made) => made,
+            None => Made { tensors: (kept.make)(input)?, of: kept.of },
+        };
+        let tensors = made.tensors.clone();
+        *self.lock() = Some(made);
         Ok(tensors)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Made>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// [`Replay::run`] with nothing kept, and rows left together on the CPU.

@@ -251,16 +251,13 @@ impl Convolution<'_> {
     fn write(&self, (tile, panel): (usize, usize), products: &[f32], step: usize, out: Shared) {
         let (picture, y, x) = self.grid.place(tile);
         let (height, width) = self.patches.walk.out;
-        let mut bias = None;
+        let place = |y, x| Place { weight: self.weight, row: (picture * height + y) * width + x, panel };
         let mut rows: [Option<Row>; RESULTS * RESULTS] = from_fn(|at| {
             let (y, x) = (y + at / RESULTS, x + at % RESULTS);
-            (y < height && x < width).then(|| {
-                let place = Place { weight: self.weight, row: (picture * height + y) * width + x, panel };
-                bias = self.finish.bias(place);
-                // SAFETY: each task has its own tiles and panels, hence its own elements.
-                unsafe { self.finish.row(place, out) }
-            })
+            // SAFETY: each task has its own tiles and panels, hence its own elements.
+            (y < height && x < width).then(|| unsafe { self.finish.row(place(y, x), out) })
         });
+        let bias = self.finish.bias(place(y, x));
         map_products(self.isa, (products, step), bias, &mut rows);
     }
 }
