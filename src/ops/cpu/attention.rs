@@ -158,7 +158,7 @@ impl Heads<'_> {
             // A tile may hold more keys than are seen; its rows are what was packed.
             let packed = ROWS.min(keys - first);
             let a = &self.keys[(pair * keys + first) * width..][..packed * width];
-            tile::multiply(self.isa, &[Run::of_columns(a, packed)], q, scores, true);
+            tile::multiply(self.isa, &[Run::of_columns(a, packed)], (&*q).into(), scores, true);
         }
     }
 
@@ -169,7 +169,7 @@ impl Heads<'_> {
             let count = mixed.len() / QUERIES;
             let start = pair * keys * width + tile * ROWS * keys;
             let a = &self.values[start + chunk.start * count..start + chunk.end * count];
-            tile::multiply(self.isa, &[Run::of_columns(a, count)], weights, mixed, chunk.start == 0);
+            tile::multiply(self.isa, &[Run::of_columns(a, count)], weights.into(), mixed, chunk.start == 0);
         }
     }
 

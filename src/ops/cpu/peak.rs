@@ -50,7 +50,8 @@ fn portable() -> f64 {
     let (a, b, mut c) = ([1f32; 4 * DEPTH], [1f32; COLUMNS * DEPTH], [0f32; 4 * COLUMNS]);
     let calls = STEPS / DEPTH;
     for _ in 0..calls {
-        tile::multiply(Isa::Portable, &[Run::of_columns(black_box(&a), 4)], black_box(&b), &mut c, true);
+        let a = [Run::of_columns(black_box(&a), 4)];
+        tile::multiply(Isa::Portable, &a, black_box(&b[..]).into(), &mut c, true);
     }
     black_box(c);
     (calls * DEPTH * 4 * COLUMNS * 2) as f64

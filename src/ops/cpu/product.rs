@@ -6,7 +6,7 @@ use super::math::gelu;
 use super::patches::{Patches, Walk};
 use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
-use super::tile::{self, COLUMNS, ROWS, Run};
+use super::tile::{self, COLUMNS, Columns, ROWS, Run};
 use super::weight::Weight;
 use super::winograd::{self, Mapped};
 use rayon::prelude::*;
@@ -133,7 +133,7 @@ trait Element: Copy + Sync {
     fn zeros(zeros: &[f32]) -> &[Self];
 
     /// Multiplies a tile.
-    fn multiply(isa: Isa, a: &[Run<Self>], b: &[Self], c: &mut [f32], fresh: bool);
+    fn multiply(isa: Isa, a: &[Run<Self>], b: Columns<Self>, c: &mut [f32], fresh: bool);
 }
 
 impl Element for f32 {
@@ -153,7 +153,7 @@ impl Element for f32 {
         zeros
     }
 
-    fn multiply(isa: Isa, a: &[Run<f32>], b: &[f32], c: &mut [f32], fresh: bool) {
+    fn multiply(isa: Isa, a: &[Run<f32>], b: Columns<f32>, c: &mut [f32], fresh: bool) {
         tile::multiply(isa, a, b, c, fresh);
     }
 }
@@ -175,7 +175,7 @@ impl Element for u32 {
         bits(zeros)
     }
 
-    fn multiply(isa: Isa, a: &[Run<u32>], b: &[u32], c: &mut [f32], fresh: bool) {
+    fn multiply(isa: Isa, a: &[Run<u32>], b: Columns<u32>, c: &mut [f32], fresh: bool) {
         tile::dot(isa, a, b, c, fresh);
     }
 }
@@ -226,7 +226,8 @@ impl<T: Element> Product<'_, T> {
                 let part = from..depth.min(from + step);
                 let tiles = self.tiles(rows, &part, T::zeros(zeros));
                 for panel in panels.clone() {
-                    let b = T::panel(self.isa, self.weight, panel, part.clone(), wide);
+                    let numbers = T::panel(self.isa, self.weight, panel, part.clone(), wide);
+                    let b = Columns { used: self.weight.used(panel), ..numbers.into() };
                     for (first, runs) in &tiles {
                         let count = ROWS.min(rows.end - first);
                         let place = (panel - panels.start) * rows.len() + first - rows.start;

@@ -82,6 +82,27 @@ impl<'a, T> Run<'a, T> {
     }
 }
 
+/// The right operand of a tile: `[k, 32]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Columns<'a, T> {
+    /// Its numbers, row by row.
+    pub numbers: &'a [T],
+    /// How many columns are asked for: those behind them may be left out, and what the result holds there is anything.
+    pub used: usize,
+    /// Rows between the one that is multiplied and one that is fetched into the cache, which may lie behind `numbers`: where
+    /// they are multiplied once, what is multiplied after them.
+    pub ahead: usize,
+}
+
+/// Rows that are fetched ahead where columns lie in some cache: with six cycles for each they come from the third level in time.
+const AHEAD: usize = 24;
+
+impl<'a, T> From<&'a [T]> for Columns<'a, T> {
+    fn from(numbers: &'a [T]) -> Self {
+        Self { numbers, used: COLUMNS, ahead: AHEAD }
+    }
+}
+
 /// `c = a^T b`, or `c += a^T b` unless `fresh`, over the depth `k` of all runs of `a` together and of `b` `[k, 32]`; `c` is
 /// `[rows, 32]` with at most [`ROWS`] rows.
 ///
@@ -89,17 +110,17 @@ impl<'a, T> Run<'a, T> {
 ///
 /// # Panics
 /// If the lengths do not fit together.
-pub fn multiply(isa: Isa, a: &[Run<f32>], b: &[f32], c: &mut [f32], fresh: bool) {
-    let rows = checked(a, b, c);
+pub fn multiply(isa: Isa, a: &[Run<f32>], b: Columns<f32>, c: &mut [f32], fresh: bool) {
+    let rows = checked(a, b.numbers, c);
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the lengths were checked above, the features by `Isa::available`.
-        Isa::Avx512Bf16 | Isa::Avx512 => unsafe { avx512::multiply(rows, a, b, c, fresh) },
+        Isa::Avx512Bf16 | Isa::Avx512 => unsafe { avx512::multiply(rows, a, b.numbers, c, fresh) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the lengths were checked above, the features by `Isa::available`.
         Isa::Avx2 => unsafe { avx2::multiply(rows, a, b, c, fresh) },
         // SAFETY: the lengths were checked above.
-        _ => unsafe { portable::multiply(rows, a, b, c, fresh) },
+        _ => unsafe { portable::multiply(rows, a, b.numbers, c, fresh) },
     }
 }
 
@@ -109,12 +130,12 @@ pub fn multiply(isa: Isa, a: &[Run<f32>], b: &[f32], c: &mut [f32], fresh: bool)
 ///
 /// # Panics
 /// If the lengths do not fit together, or `isa` is not [`Isa::Avx512Bf16`].
-pub fn dot(isa: Isa, a: &[Run<u32>], b: &[u32], c: &mut [f32], fresh: bool) {
-    let rows = checked(a, b, c);
+pub fn dot(isa: Isa, a: &[Run<u32>], b: Columns<u32>, c: &mut [f32], fresh: bool) {
+    let rows = checked(a, b.numbers, c);
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the lengths were checked above, the features by `Isa::available`.
-        Isa::Avx512Bf16 => unsafe { avx512bf16::multiply(rows, a, b, c, fresh) },
+        Isa::Avx512Bf16 => unsafe { avx512bf16::multiply(rows, a, b.numbers, c, fresh) },
         _ => panic!("{rows} rows: {isa:?} has no dot products of bf16 pairs"),
     }
 }
@@ -171,7 +192,7 @@ mod tests {
                     })
                     .collect();
                 let mut c = vec![0.0; rows * COLUMNS];
-                multiply(isa, &runs, &b, &mut c, true);
+                multiply(isa, &runs, b[..].into(), &mut c, true);
                 let together: Vec<f32> = (0..3)
                     .flat_map(|run| {
                         (0..lengths[run]).flat_map(move |i| (0..rows).map(move |row| (row, run, i)))
@@ -182,7 +203,7 @@ mod tests {
                 for (run, length) in lengths.into_iter().enumerate() {
                     let (columns, rest) = b.split_at(length * COLUMNS);
                     let a = &together[from * rows..(from + length) * rows];
-                    multiply(isa, &[Run::of_columns(a, rows)], columns, &mut want, run == 0);
+                    multiply(isa, &[Run::of_columns(a, rows)], columns.into(), &mut want, run == 0);
                     (b, from) = (rest, from + length);
                 }
                 assert_eq!(c, want, "{isa:?}, {rows} rows");
@@ -198,7 +219,7 @@ mod tests {
                     let (a, b) = (numbers(k * rows, 1), numbers(k * COLUMNS, 2));
                     let mut c = numbers(rows * COLUMNS, 3);
                     let before = c.clone();
-                    multiply(isa, &[Run::of_columns(&a, rows)], &b, &mut c, false);
+                    multiply(isa, &[Run::of_columns(&a, rows)], b[..].into(), &mut c, false);
                     for (at, got) in c.iter().enumerate() {
                         let (row, column) = (at / COLUMNS, at % COLUMNS);
                         let product =
@@ -206,6 +227,25 @@ mod tests {
                         let want = f64::from(before[at]) + (0..k).map(product).sum::<f64>();
                         let bound = 1e-6 * (k as f64).sqrt().max(1.0);
                         assert!((f64::from(*got) - want).abs() < bound, "{isa:?} {rows} rows, depth {k}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn columns_that_are_used_are_the_same_without_the_others_and_whatever_is_fetched() {
+        let (a, b) = (numbers(40 * ROWS, 1), numbers(40 * COLUMNS, 2));
+        for isa in Isa::available() {
+            for rows in 1..=ROWS {
+                let a = [Run::of_columns(&a[..40 * rows], rows)];
+                let mut all = vec![0.0; rows * COLUMNS];
+                multiply(isa, &a, b[..].into(), &mut all, true);
+                for used in 1..=COLUMNS {
+                    let mut some = vec![0.0; rows * COLUMNS];
+                    multiply(isa, &a, Columns { numbers: &b, used, ahead: 10_000 }, &mut some, true);
+                    for (some, all) in some.chunks(COLUMNS).zip(all.chunks(COLUMNS)) {
+                        assert_eq!(some[..used], all[..used], "{isa:?}, {used} of {rows} rows");
                     }
                 }
             }
@@ -225,7 +265,7 @@ mod tests {
                 let mut c = numbers(rows * COLUMNS, 3);
                 let before = c.clone();
                 let (left, right) = (paired(&a), paired(&b));
-                dot(isa, &[Run::of_columns(&left, rows)], &right, &mut c, false);
+                dot(isa, &[Run::of_columns(&left, rows)], right[..].into(), &mut c, false);
                 let rounded = |value: f32| f64::from(half::bf16::from_f32(value));
                 for (at, got) in c.iter().enumerate() {
                     let (row, column) = (at / COLUMNS, at % COLUMNS);
@@ -272,7 +312,7 @@ mod tests {
                 .map(|(row, i)| rows[row * k + i])
                 .collect();
             let mut c = vec![0.0; count * COLUMNS];
-            multiply(isa, &[Run::of_columns(&a, count)], &b, &mut c, true);
+            multiply(isa, &[Run::of_columns(&a, count)], b[..].into(), &mut c, true);
             c
         };
         for isa in Isa::available() {

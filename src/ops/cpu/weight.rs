@@ -109,6 +109,11 @@ impl Weight {
         if self.gated { self.outputs / 2 } else { self.outputs }
     }
 
+    /// The columns of a panel that are not filled up; all of one that holds gates.
+    pub fn used(&self, panel: usize) -> usize {
+        if self.gated { COLUMNS } else { COLUMNS.min(self.outputs - panel * COLUMNS) }
+    }
+
     /// Whether half of the outputs gate the other half.
     pub fn is_gated(&self) -> bool {
         self.gated

@@ -15,7 +15,7 @@ use super::patches::{Patches, Walk};
 use super::product::{Finish, Place, Row};
 use super::scratch;
 use super::shared::{Shared, Slot, filled};
-use super::tile::{self, COLUMNS, ROWS, Run};
+use super::tile::{self, COLUMNS, Columns, ROWS, Run};
 use super::weight::Weight;
 use points::{PIXELS, POINTS, RESULTS, WIDEST, map_pixels, map_products, map_taps};
 use rayon::prelude::*;
@@ -210,7 +210,7 @@ impl Convolution<'_> {
                 map_pixels(self.isa, &read, &mut pixels[at * channels..], pixel_step);
             }
             for (panel, points) in panels.zip(points.chunks_exact(points_of_panel(self.weight))) {
-                self.multiply(tiles.len(), pixels, points, products);
+                self.multiply((tiles.len(), panel), pixels, points, products);
                 for (at, tile) in tiles.clone().enumerate() {
                     self.write((tile, panel), &products[at * COLUMNS..], product_step, out);
                 }
@@ -230,14 +230,16 @@ impl Convolution<'_> {
         })
     }
 
-    /// The products at all points, `[36, tiles, 32]`, of pixels `[36, tiles, inputs]` and a panel `[36, inputs, 32]`; of the
-    /// first two, points are [`APART`].
-    fn multiply(&self, tiles: usize, pixels: &[f32], panel: &[f32], products: &mut [f32]) {
-        let channels = self.patches.channels;
+    /// The products at all points, `[36, tiles, 32]`, of pixels `[36, tiles, inputs]` and a panel's `points`
+    /// `[36, inputs, 32]`; of the first two, points are [`APART`].
+    fn multiply(&self, (tiles, panel): (usize, usize), pixels: &[f32], points: &[f32], products: &mut [f32]) {
+        let (channels, used) = (self.patches.channels, self.weight.used(panel));
         let points =
-            pixels.chunks_exact(tiles * channels + APART).zip(panel.chunks_exact(channels * COLUMNS));
-        for ((pixels, b), c) in points.zip(products.chunks_exact_mut(tiles * COLUMNS + APART)) {
+            pixels.chunks_exact(tiles * channels + APART).zip(points.chunks_exact(channels * COLUMNS));
+        for ((pixels, numbers), c) in points.zip(products.chunks_exact_mut(tiles * COLUMNS + APART)) {
             let (pixels, c) = (&pixels[..tiles * channels], &mut c[..tiles * COLUMNS]);
+            // A panel is used for these few tiles alone; meanwhile that of the next point comes from memory.
+            let b = Columns { numbers, used, ahead: channels };
             let tiles = pixels.chunks(ROWS * channels).zip(c.chunks_mut(ROWS * COLUMNS));
             for (a, c) in tiles {
                 let mut rows = [&a[..channels]; ROWS];

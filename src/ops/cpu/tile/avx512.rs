@@ -51,20 +51,28 @@ unsafe fn stretch<const R: usize>(run: &Run<f32>, mut b: *const f32, c: &mut [f3
         }
         at += step;
     }
-    write(&sums, c, fresh);
+    write(sums, c, fresh);
 }
 
 /// Puts sums where they belong, or adds them to what is there unless `fresh`.
+///
+/// # Panics
+/// If `c` has fewer rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn write(sums: &[[__m512; 2]], c: &mut [f32], fresh: bool) {
-    for (sums, c) in sums.iter().zip(c.chunks_exact_mut(COLUMNS)) {
-        for (sum, c) in sums.iter().zip(c.chunks_exact_mut(16)) {
-            // SAFETY: c has 16 numbers here.
-            unsafe {
-                let sum = if fresh { *sum } else { _mm512_add_ps(_mm512_loadu_ps(c.as_ptr()), *sum) };
-                _mm512_storeu_ps(c.as_mut_ptr(), sum);
+pub(super) fn write<const R: usize>(sums: [[__m512; 2]; R], c: &mut [f32], fresh: bool) {
+    assert!(c.len() >= R * COLUMNS, "a tile has {R} rows");
+    // As many steps as the compiler knows of: otherwise sums would go through memory on their way.
+    for (row, mut sums) in sums.into_iter().enumerate() {
+        // SAFETY: c has a row of 32 numbers here.
+        unsafe {
+            let c = c.as_mut_ptr().add(row * COLUMNS);
+            if !fresh {
+                sums[0] = _mm512_add_ps(_mm512_loadu_ps(c), sums[0]);
+                sums[1] = _mm512_add_ps(_mm512_loadu_ps(c.add(16)), sums[1]);
             }
+            _mm512_storeu_ps(c, sums[0]);
+            _mm512_storeu_ps(c.add(16), sums[1]);
         }
     }
 }

@@ -56,7 +56,7 @@ unsafe fn stretch<const R: usize>(run: &Run<u32>, mut b: *const u32, c: &mut [f3
         }
         at += step;
     }
-    write(&sums, c, fresh);
+    write(sums, c, fresh);
 }
 
 /// Rounds and packs `x`.

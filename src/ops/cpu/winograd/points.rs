@@ -190,7 +190,8 @@ unsafe fn gather_tile_inner<V: Vector>(
     bias: Option<&[f32]>,
     rows: &mut [Option<Row>; RESULTS * RESULTS],
 ) {
-    for first in (0..COLUMNS).step_by(V::LANES) {
+    let width = rows.iter().flatten().map(|row| row.out.len()).max().unwrap_or(0);
+    for first in (0..width).step_by(V::LANES) {
         let from = |at: usize| products.as_ptr().wrapping_add(at * step + first);
         // SAFETY: the caller's promise.
         unsafe {
