@@ -158,7 +158,7 @@ impl Heads<'_> {
             // A tile may hold more keys than are seen; its rows are what was packed.
             let packed = ROWS.min(keys - first);
             let a = &self.keys[(pair * keys + first) * width..][..packed * width];
-            tile::multiply(self.isa, &[Run::of_columns(a, packed)], (&*q).into(), scores, true);
+            tile::multiply(self.isa, &[Run::of_columns(a, packed)], q.into(), scores, true);
         }
     }
 
