@@ -79,6 +79,35 @@ fn is_amd() -> bool {
     [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
 }
 
+/// Compiles a body once for each set of instructions that has vectors, and runs the one for `$isa`, or `$plain` where there are
+/// none. Bodies may ask of the caller what they like, and have the arguments alone.
+macro_rules! dispatched {
+    ($isa:expr, ($($arg:ident: $ty:ty),*), avx512: $wide:expr, avx2: $narrow:expr, plain: $plain:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        unsafe fn avx512($($arg: $ty),*) {
+            $wide
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn avx2($($arg: $ty),*) {
+            $narrow
+        }
+        match $isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Isa::available` found the features; the rest is the caller's promise.
+            $crate::ops::cpu::isa::Isa::Avx512Bf16 | $crate::ops::cpu::isa::Isa::Avx512 => unsafe {
+                avx512($($arg),*)
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            $crate::ops::cpu::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+            _ => $plain,
+        }
+    }};
+}
+pub(super) use dispatched;
+
 /// Compiles a function once for each set of instructions, its loops vectorised by the compiler, and calls the right
 /// one: `vectorised!(fn name(arguments) => inner)` makes `name(isa, arguments)` of `inner::<FUSED>(arguments)`, which
 /// must be `#[inline(always)]`; `FUSED` says whether multiply-add is one instruction.
@@ -86,27 +115,13 @@ macro_rules! vectorised {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) => $inner:ident) => {
         $(#[$doc])*
         $vis fn $name(isa: $crate::ops::cpu::isa::Isa, $($arg: $ty),*) {
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-            fn avx512($($arg: $ty),*) {
-                $inner::<true>($($arg),*);
-            }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            fn avx2($($arg: $ty),*) {
-                $inner::<true>($($arg),*);
-            }
-            match isa {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: `Isa::available` found the features.
-                $crate::ops::cpu::isa::Isa::Avx512Bf16 | $crate::ops::cpu::isa::Isa::Avx512 => unsafe {
-                    avx512($($arg),*)
-                },
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: `Isa::available` found the features.
-                $crate::ops::cpu::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
-                _ => $inner::<false>($($arg),*),
-            }
+            $crate::ops::cpu::isa::dispatched!(
+                isa,
+                ($($arg: $ty),*),
+                avx512: $inner::<true>($($arg),*),
+                avx2: $inner::<true>($($arg),*),
+                plain: $inner::<false>($($arg),*)
+            );
         }
     };
 }

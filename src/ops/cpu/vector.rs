@@ -121,29 +121,15 @@ macro_rules! with_vector {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) => $inner:ident) => {
         $(#[$doc])*
         $vis unsafe fn $name(isa: $crate::ops::cpu::isa::Isa, $($arg: $ty),*) {
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-            unsafe fn avx512($($arg: $ty),*) {
+            $crate::ops::cpu::isa::dispatched!(
+                isa,
+                ($($arg: $ty),*),
                 // SAFETY: the caller's promise.
-                unsafe { $inner::<std::arch::x86_64::__m512>($($arg),*) }
-            }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            unsafe fn avx2($($arg: $ty),*) {
+                avx512: unsafe { $inner::<std::arch::x86_64::__m512>($($arg),*) },
                 // SAFETY: the caller's promise.
-                unsafe { $inner::<std::arch::x86_64::__m256>($($arg),*) }
-            }
-            match isa {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: `Isa::available` found the features; the rest is the caller's promise.
-                $crate::ops::cpu::isa::Isa::Avx512Bf16 | $crate::ops::cpu::isa::Isa::Avx512 => unsafe {
-                    avx512($($arg),*)
-                },
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above.
-                $crate::ops::cpu::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
-                _ => panic!("{isa:?} has no vectors"),
-            }
+                avx2: unsafe { $inner::<std::arch::x86_64::__m256>($($arg),*) },
+                plain: panic!("{isa:?} has no vectors")
+            );
         }
     };
 }
