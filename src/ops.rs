@@ -30,6 +30,7 @@ mod normed;
 mod product;
 mod reference;
 mod replay;
+mod split;
 #[cfg(test)]
 mod testing;
 
@@ -48,3 +49,4 @@ pub use linears::Linears;
 pub use norm::{GroupNorm, LayerNorm};
 pub use normed::{NormSource, NormedGated, NormedLinears, Rows};
 pub use replay::{Kept, Replay};
+pub use split::SplitLinear;

@@ -141,6 +141,10 @@ class Peer:
         case = CASES[f"{side}x{side}"]
         guided = case["guidance"] > 1
         conditions = self.conditions(2 * rows if guided else rows, side)
+        if guided:
+            # What SDXL's pipeline takes for an absent negative prompt.
+            conditions["encoder_hidden_states"][:rows] = 0
+            conditions["added_cond_kwargs"]["text_embeds"][:rows] = 0
 
         def draw():
             self.scheduler.set_timesteps(case["steps"], device="cuda")

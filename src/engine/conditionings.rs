@@ -67,7 +67,7 @@ mod tests {
     /// A conditioning of 400 bytes.
     fn conditioned() -> Conditioned {
         let zeros = |columns| Tensor::zeros((1, columns), DType::F32, &Device::Cpu).unwrap();
-        Conditioned { context: zeros(90), pooled: zeros(10) }
+        Conditioned { context: Some(zeros(90)), pooled: zeros(10) }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::ops::{
     Conv2d, ConvShape, GroupNorm, Linear, Linears, Mask, NormSource, NormedGated, NormedLinears, Rows,
-    attention,
+    SplitLinear, attention,
 };
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
@@ -36,30 +36,34 @@ const MLP_RATIO: usize = 4;
 #[derive(Debug)]
 struct SelfAttention {
     to_qkv: NormedLinears,
-    to_out: Linear,
+    to_out: SplitLinear,
     heads: usize,
 }
 
 impl SelfAttention {
-    fn load(vb: &VarBuilder, norm: NormSource, shape: TransformerShape) -> Result<Self> {
+    /// `bare` `[C]` is what attention to a context of zeros would add to every pixel.
+    fn load(vb: &VarBuilder, norm: NormSource, shape: TransformerShape, bare: &Tensor) -> Result<Self> {
         let channels = shape.channels;
         let maps = ["to_q", "to_k", "to_v"].map(|name| vb.pp(name));
         Ok(Self {
             to_qkv: NormedLinears::load_no_bias(norm, &maps, channels)?,
-            to_out: Linear::load(&vb.pp("to_out.0"), channels, channels)?,
+            to_out: SplitLinear::load(&vb.pp("to_out.0"), bare, channels, channels)?,
             heads: shape.heads,
         })
     }
 
-    /// Adds to rows `[B, L, C]`.
-    fn forward(&self, x: &Rows) -> Result<Rows> {
+    /// Adds to rows `[B, L, C]`, the first `prompted` of which have a context.
+    fn forward(&self, x: &Rows, prompted: usize) -> Result<Rows> {
         let qkv = self.to_qkv.forward(x)?;
         let mixed = attention(&qkv[0], &qkv[1], &qkv[2], self.heads, Mask::None)?;
-        self.to_out.forward_add_rows(&mixed, x)
+        self.to_out.forward_add(&mixed, x, prompted)
     }
 }
 
 /// Attention of a picture to keys and values of the context, with the norm before it.
+///
+/// Keys and values have no bias: those of a context of zeros are zeros, whose mix is zeros whatever the queries, and what is
+/// left of it all is the bias of `to_out`. Rows with such a context are spared the rest.
 #[derive(Debug)]
 struct CrossAttention {
     to_q: NormedLinears,
@@ -77,10 +81,16 @@ impl CrossAttention {
         })
     }
 
-    /// Adds to rows `[B, L, C]`, whose queries meet keys and values `[B, S, C]`.
-    fn forward(&self, x: &Rows, [keys, values]: [&Tensor; 2]) -> Result<Rows> {
-        let mixed = attention(&self.to_q.forward(x)?[0], keys, values, self.heads, Mask::None)?;
-        self.to_out.forward_add_rows(&mixed, x)
+    /// Adds to the first `n` of the rows `[B, L, C]`, whose queries meet keys and values `[n, S, C]`. The others have been given
+    /// their share.
+    fn forward(&self, x: Rows, [keys, values]: [&Tensor; 2]) -> Result<Rows> {
+        let prompted = keys.dim(0)?;
+        if prompted == 0 {
+            return Ok(x);
+        }
+        let queries = self.to_q.forward(&x.first(prompted)?)?;
+        let mixed = attention(&queries[0], keys, values, self.heads, Mask::None)?;
+        self.to_out.forward_onto_first(&mixed, x)
     }
 }
 
@@ -99,18 +109,19 @@ impl TransformerBlock {
         let [norm1, norm2, norm3] =
             norms.each_ref().map(|vb| NormSource { vb, channels, eps: LAYER_NORM_EPS });
         let inner = channels * MLP_RATIO;
+        let bare = vb.pp("attn2.to_out.0").get(channels, "bias")?;
         Ok(Self {
-            attn1: SelfAttention::load(&vb.pp("attn1"), norm1, shape)?,
+            attn1: SelfAttention::load(&vb.pp("attn1"), norm1, shape, &bare)?,
             attn2: CrossAttention::load(&vb.pp("attn2"), norm2, shape)?,
             ff_in: NormedGated::load(norm3, &vb.pp("ff.net.0.proj"), inner)?,
             ff_out: Linear::load(&vb.pp("ff.net.2"), inner, channels)?,
         })
     }
 
-    /// Maps rows `[B, L, C]` in the light of the context's keys and values.
+    /// Maps rows `[B, L, C]` in the light of the context's keys and values, which the first rows have.
     fn forward(&self, x: &Rows, context: [&Tensor; 2]) -> Result<Rows> {
-        let x = self.attn1.forward(x)?;
-        let x = self.attn2.forward(&x, context)?;
+        let x = self.attn1.forward(x, context[0].dim(0)?)?;
+        let x = self.attn2.forward(x, context)?;
         self.ff_out.forward_add_rows(&self.ff_in.forward(&x)?, &x)
     }
 }
@@ -181,12 +192,13 @@ impl Transformer2d {
         })
     }
 
-    /// Keys and values of `context` `[B, S, D]` for all layers side by side: `[B, S, 2 layers C]`.
+    /// Keys and values of `context` `[n, S, D]` for all layers side by side: `[n, S, 2 layers C]`.
     pub fn mapped(&self, context: &Tensor) -> Result<Tensor> {
         self.context_maps.forward_joined(context)
     }
 
-    /// Maps a picture `[B, H, W, C]` in the light of what [`Transformer2d::mapped`] made of the context.
+    /// Maps pictures `[B, H, W, C]`, the first `n` of them in the light of what [`Transformer2d::mapped`] made of their context,
+    /// the others as if theirs were zeros.
     pub fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let mut pixels = self.proj_in.forward(&self.norm.forward(x)?)?;
         let context = self.context_maps.split(context)?;

@@ -252,7 +252,7 @@ impl TextEncoder {
     }
 
     /// The width of [`Encoded::hidden`].
-    pub fn hidden_width(&self) -> Result<usize> {
+    fn hidden_width(&self) -> Result<usize> {
         Ok(self.position_embedding.dim(D::Minus1)?)
     }
 

@@ -14,8 +14,9 @@ use candle_nn::VarBuilder;
 pub struct Conditioning<'a> {
     /// The training timestep of each row, 0..1000, fractions allowed.
     pub timesteps: &'a [f32],
-    /// The prompts' token embeddings, `[.., 77 k, D]`, one row or several in each: B rows in all. What is made of them alone is
-    /// kept for as long as the same tensors come in the same order.
+    /// The prompts' token embeddings, `[.., 77 k, D]`, one row or several in each: of the first of the B rows, one at least. The
+    /// others are evaluated as if theirs were zeros. What is made of them alone is kept for as long as the same tensors come in
+    /// the same order.
     pub contexts: &'a [&'a Tensor],
     /// The prompts' pooled embeddings, `[B, P]`; not read by models without `text_time`.
     pub pooled: &'a Tensor,

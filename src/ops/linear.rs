@@ -78,7 +78,7 @@ impl Linear {
     /// Maps `[B, L, inputs]` to `[B, L, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.kind {
-            Kind::Cpu(product) => forward(product, x, None),
+            Kind::Cpu(product) => forward(product, x, Added::default()),
             #[cfg(feature = "cuda")]
             Kind::Cuda(linear) => linear.forward(x, None),
             Kind::Elsewhere(linear) => linear.forward(x),
@@ -88,10 +88,23 @@ impl Linear {
     /// [`Linear::forward`] plus `residual`, of the result's shape.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.kind {
-            Kind::Cpu(product) => forward(product, x, Some(residual)),
+            Kind::Cpu(product) => forward(product, x, Added { residual: Some(residual), ..Added::default() }),
             #[cfg(feature = "cuda")]
             Kind::Cuda(linear) => linear.forward(x, Some(residual)),
             Kind::Elsewhere(linear) => Ok((linear.forward(x)? + residual)?),
+        }
+    }
+
+    /// [`Linear::forward_add`] plus `shift` `[B, 1, outputs]`, the same for all of a batch row's numbers of a column.
+    pub(super) fn forward_add_shifted(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        shift: &Tensor,
+    ) -> Result<Tensor> {
+        match &self.kind {
+            Kind::Cpu(product) => forward(product, x, Added { residual: Some(residual), shift: Some(shift) }),
+            _ => Ok(self.forward_add(x, residual)?.broadcast_add(shift)?),
         }
     }
 }
@@ -113,7 +126,7 @@ impl GatedLinear {
     /// Maps `[B, L, inputs]` to `[B, L, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.kind {
-            Kind::Cpu(product) => forward(product, x, None),
+            Kind::Cpu(product) => forward(product, x, Added::default()),
             #[cfg(feature = "cuda")]
             Kind::Cuda(linear) => linear.forward_gated(x),
             Kind::Elsewhere(linear) => reference::geglu(&linear.forward(x)?),
@@ -126,14 +139,14 @@ fn packed(weight: &Tensor, bias: Option<&Tensor>, gated: bool) -> Result<Product
     Product::new(weight, bias, Order { outputs, inputs, taps: 1, gated })
 }
 
-fn forward(product: &Product, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+fn forward(product: &Product, x: &Tensor, added: Added) -> Result<Tensor> {
     let mut shape = x.dims().to_vec();
     let inputs = x.dim(D::Minus1)?;
     let rows = x.elem_count() / inputs;
     if let Some(last) = shape.last_mut() {
         *last = product.width();
     }
-    let values = product.multiply(x, Walk::matrix(rows), rows, Added { residual, shift: None })?;
+    let values = product.multiply(x, Walk::matrix(rows), rows, added)?;
     tensor(values, shape)
 }
 

@@ -38,6 +38,24 @@ impl Rows {
     pub fn values(&self) -> &Tensor {
         &self.values
     }
+
+    /// What the device noted of them.
+    #[cfg(feature = "cuda")]
+    pub(super) fn moments(&self) -> Option<&Tensor> {
+        self.moments.as_ref()
+    }
+
+    /// The first `count` rows of the batch.
+    pub fn first(&self, count: usize) -> Result<Self> {
+        Ok(Self {
+            values: self.values.narrow(0, 0, count)?,
+            #[cfg(feature = "cuda")]
+            moments: match &self.moments {
+                Some(moments) => Some(moments.narrow(0, 0, count * self.values.dim(1)?)?),
+                None => None,
+            },
+        })
+    }
 }
 
 /// A layer norm as it is read: where its factors and summands are, how many, and its epsilon.

@@ -1,6 +1,6 @@
 //! Running a network's body again and again on inputs of the same shapes.
 
-use super::cpu::hands;
+use super::cpu::hands::Crew;
 use super::host::holds;
 use crate::error::Result;
 use candle_core::{Tensor, TensorId};
@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What is made of one input alone, and kept from call to call for as long as that input stays the same.
+/// What is made of one input alone, and kept from call to call for as long as that input stays the same. It may have fewer rows
+/// than the others: those that come first have it.
 pub struct Kept<'a> {
     /// Which input.
     pub input: usize,
@@ -102,12 +103,17 @@ fn apart(
     if shares < 2 {
         return work(inputs, made);
     }
+    let crew = Crew::new(threads, shares);
     let share = |share: usize| {
         let (from, to) = (share * rows / shares, (share + 1) * rows / shares);
-        let own = |x: &Tensor| Ok(x.narrow(0, from, to - from)?);
+        // Of what the first rows alone have, what falls to this share.
+        let own = |x: &Tensor| {
+            let end = to.min(x.dim(0)?);
+            Ok(x.narrow(0, from.min(end), end - from.min(end))?)
+        };
         let inputs = inputs.iter().map(|input| own(input)).collect::<Result<Vec<_>>>()?;
         let made = made.iter().map(own).collect::<Result<Vec<_>>>()?;
-        hands::with(threads / shares, || work(&inputs.iter().collect::<Vec<_>>(), &made))
+        crew.with(|| work(&inputs.iter().collect::<Vec<_>>(), &made))
     };
     let outputs = (0..shares).into_par_iter().map(share).collect::<Result<Vec<_>>>()?;
     let joined = |output: usize| {

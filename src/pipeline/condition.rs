@@ -1,6 +1,5 @@
 //! Prompts as what the UNet is conditioned on.
 
-use super::prompt::chunks::POSITIONS;
 use super::prompt::{Prompted, tokenize};
 use super::{Pipeline, TextTower};
 use crate::error::Result;
@@ -11,8 +10,8 @@ use candle_core::{D, DType, Device, Tensor};
 /// A prompt's embeddings, as the UNet takes them.
 #[derive(Debug, Clone)]
 pub struct Conditioned {
-    /// The token embeddings of both encoders side by side, `[1, 77 k, D]`.
-    pub context: Tensor,
+    /// The token embeddings of both encoders side by side, `[1, 77 k, D]`; none where they are zeros.
+    pub context: Option<Tensor>,
     /// The pooled embedding of the second encoder for the first 75 tokens, `[1, P]`.
     pub pooled: Tensor,
 }
@@ -37,12 +36,6 @@ pub enum PromptKey {
 }
 
 impl PromptKey {
-    fn chunks(&self) -> usize {
-        match self {
-            Self::Text { chunks, .. } | Self::Zeros { chunks } => *chunks,
-        }
-    }
-
     fn skipped(&self) -> usize {
         match self {
             Self::Text { skipped, .. } => *skipped,
@@ -120,21 +113,17 @@ impl Pipeline {
     /// # Errors
     /// If the layers left out are more than there are, or the device fails.
     pub fn encode_prompt(&self, prompt: &ReadPrompt) -> Result<Conditioned> {
-        let Some([first, second]) = &prompt.prompted else { return self.zeros(prompt.key.chunks()) };
+        let Some([first, second]) = &prompt.prompted else { return self.zeros() };
         let skipped = prompt.key.skipped();
         let (hidden_1, _) = self.towers[0].encode(first, skipped)?;
         let (hidden_2, pooled) = self.towers[1].encode(second, skipped)?;
-        Ok(Conditioned { context: Tensor::cat(&[hidden_1, hidden_2], D::Minus1)?, pooled })
+        Ok(Conditioned { context: Some(Tensor::cat(&[hidden_1, hidden_2], D::Minus1)?), pooled })
     }
 
-    fn zeros(&self, chunks: usize) -> Result<Conditioned> {
-        let width = self.towers.iter().map(|tower| tower.encoder.hidden_width()).sum::<Result<usize>>()?;
+    fn zeros(&self) -> Result<Conditioned> {
         let pooled = self.towers[1].encoder.pooled_width()?;
         let dtype = activation_dtype(&self.device, self.dtype);
-        Ok(Conditioned {
-            context: Tensor::zeros((1, chunks * POSITIONS, width), dtype, &self.device)?,
-            pooled: Tensor::zeros((1, pooled), dtype, &self.device)?,
-        })
+        Ok(Conditioned { context: None, pooled: Tensor::zeros((1, pooled), dtype, &self.device)? })
     }
 
     /// Encodes a request's prompt, and its negative prompt where guidance needs it.
@@ -152,7 +141,7 @@ impl Conditioned {
     /// Bytes that it holds on the device.
     pub fn bytes(&self) -> usize {
         let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
-        bytes(&self.context) + bytes(&self.pooled)
+        self.context.as_ref().map_or(0, bytes) + bytes(&self.pooled)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One evaluation: one UNet call for rows of many jobs, each at its own sigma, guidance and sampler, then one update.
 
 use super::{Job, Pipeline};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::unet::Conditioning;
 use crate::model::{activation_dtype, combine};
 use crate::sampler::Scalings;
@@ -47,14 +47,23 @@ impl Pipeline {
     /// The network's outputs for each job.
     fn predict(&self, jobs: &[&mut Job], evals: &[Eval], scalings: &[Scalings]) -> Result<Vec<Output>> {
         let mut rows = Rows::default();
-        for ((job, eval), scaling) in jobs.iter().zip(evals).zip(scalings) {
-            for condition in job.negative.iter().chain([&job.positive]) {
-                rows.inputs.push(vec![(&job.input, scaling.c_in)]);
-                rows.extras.extend(job.canvas.as_ref().and_then(|canvas| canvas.extra_inputs.as_ref()));
-                rows.timesteps.push(eval.timestep as f32);
-                rows.contexts.push(&condition.context);
-                rows.pooled.push(&condition.pooled);
-                rows.time_ids.push(job.time_ids);
+        let mut outputs = vec![[None; 2]; jobs.len()];
+        // Rows without a context come last, as the network takes them.
+        for prompted in [true, false] {
+            for (at, ((job, eval), scaling)) in jobs.iter().zip(evals).zip(scalings).enumerate() {
+                let conditions = [job.negative.as_ref(), Some(&job.positive)];
+                for (condition, output) in conditions.into_iter().zip(&mut outputs[at]) {
+                    let Some(condition) = condition.filter(|c| c.context.is_some() == prompted) else {
+                        continue;
+                    };
+                    *output = Some(rows.inputs.len());
+                    rows.inputs.push(vec![(&job.input, scaling.c_in)]);
+                    rows.extras.extend(job.canvas.as_ref().and_then(|canvas| canvas.extra_inputs.as_ref()));
+                    rows.timesteps.push(eval.timestep as f32);
+                    rows.contexts.extend(&condition.context);
+                    rows.pooled.push(&condition.pooled);
+                    rows.time_ids.push(job.time_ids);
+                }
             }
         }
         let mut inputs = combine(&rows.inputs)?;
@@ -68,18 +77,13 @@ impl Pipeline {
             time_ids: &rows.time_ids,
         };
         let inputs = inputs.to_dtype(activation_dtype(&self.device, self.dtype))?;
-        let outputs = self.unet.forward(&inputs, &conditioning)?.to_dtype(DType::F32)?;
-        let mut row = 0;
-        let mut next = || {
-            row += 1;
-            outputs.narrow(0, row - 1, 1)
-        };
-        jobs.iter()
-            .map(|job| {
-                let negative = job.negative.is_some().then(&mut next).transpose()?;
-                Ok(Output { negative, positive: next()? })
-            })
-            .collect()
+        let made = self.unet.forward(&inputs, &conditioning)?.to_dtype(DType::F32)?;
+        let output = |row: usize| made.narrow(0, row, 1);
+        let pairs = outputs.into_iter().map(|[negative, positive]| {
+            let positive = positive.ok_or_else(|| Error::internal("every job has a prompt"))?;
+            Ok(Output { negative: negative.map(output).transpose()?, positive: output(positive)? })
+        });
+        pairs.collect()
     }
 }
 
@@ -89,7 +93,7 @@ struct Rows<'a> {
     inputs: Vec<Vec<Term<'a>>>,
     extras: Vec<&'a Tensor>, // of every row, or of none
     timesteps: Vec<f32>,
-    contexts: Vec<&'a Tensor>,
+    contexts: Vec<&'a Tensor>, // of the first rows
     pooled: Vec<&'a Tensor>,
     time_ids: Vec<[f32; 6]>,
 }

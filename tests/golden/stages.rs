@@ -3,7 +3,7 @@
 //! The tolerance is 1e-4 relative to the greatest magnitude: both sides compute in f32 but add in other orders,
 //! which through some forty layers leaves about 1e-6; a wrong epsilon, activation or key shows at 1e-3 and above.
 
-use crate::support::{Golden, MODELS, assert_close, device, encode, encode_held, unet, vae};
+use crate::support::{Golden, MODELS, assert_close, device, encode, encode_held, unet, unet_under, vae};
 use candle_core::{D, DType, Tensor};
 use easel::checkpoint::Component;
 
@@ -45,6 +45,23 @@ fn unet_gives_diffusers_output_with_a_timestep_and_sizes_of_its_own_for_each_row
             let what = format!("{case} of {}", golden.name);
             assert_close(&what, &got, &golden.picture(&format!("{case}.out")), TOLERANCE);
         }
+    }
+}
+
+#[test]
+fn rows_without_a_context_are_those_of_a_context_of_zeros() {
+    for golden in MODELS.map(Golden::open) {
+        let first = |context: &Tensor| context.narrow(0, 0, 1).expect("there is a first row");
+        let zeros = unet_under(&golden, "unet", DType::F32, |context| {
+            let others = context.narrow(0, 1, context.dim(0).expect("rows") - 1).expect("there are others");
+            vec![first(&context), others.zeros_like().expect("zeros")]
+        });
+        let without = unet_under(&golden, "unet", DType::F32, |context| vec![first(&context)]);
+        assert_close(golden.name, &without, &zeros, TOLERANCE);
+        let with = golden.picture("unet.out");
+        let off =
+            (with - without).and_then(|x| x.abs()?.max_all()?.to_scalar::<f32>()).expect("a difference");
+        assert!(off > 1e-3, "{}: the context changes the output by {off:e} alone", golden.name);
     }
 }
 

@@ -110,20 +110,31 @@ pub fn encode_held(
 
 /// The UNet's output for the inputs of `case`.
 pub fn unet(golden: &Golden, case: &str, dtype: DType) -> Tensor {
+    unet_under(golden, case, dtype, |context| vec![context])
+}
+
+/// [`unet`] with other contexts than those of `case`.
+pub fn unet_under(
+    golden: &Golden,
+    case: &str,
+    dtype: DType,
+    contexts: impl FnOnce(Tensor) -> Vec<Tensor>,
+) -> Tensor {
     let config: UnetConfig = golden.folder.config(Component::Unet).expect("the config is read");
     // Activations are f32 on the CPU, whatever the weights are.
     let typed = |tensor: Tensor| {
         tensor.to_dtype(if device().is_cpu() { DType::F32 } else { dtype }).expect("inputs are rounded")
     };
     let tensor = |name: &str| golden.tensor(&format!("{case}.{name}"));
-    let (context, pooled) = (typed(tensor("context")), typed(tensor("pooled")));
+    let (contexts, pooled) = (contexts(typed(tensor("context"))), typed(tensor("pooled")));
+    let contexts: Vec<&Tensor> = contexts.iter().collect();
     let width = pooled.dim(1).expect("pooled vectors are rows");
     let unet = Unet::load(&weights(golden, Component::Unet, dtype), &config, width).expect("the UNet loads");
     let ids = tensor("time_ids").to_vec2::<f32>().expect("time ids are rows");
     let time_ids: Vec<[f32; 6]> = ids.into_iter().map(|row| row.try_into().expect("six ids")).collect();
     let timesteps = golden.values(&format!("{case}.timesteps"));
     let conditioning =
-        Conditioning { timesteps: &timesteps, contexts: &[&context], pooled: &pooled, time_ids: &time_ids };
+        Conditioning { timesteps: &timesteps, contexts: &contexts, pooled: &pooled, time_ids: &time_ids };
     let sample = typed(golden.picture(&format!("{case}.sample")));
     unet.forward(&sample, &conditioning).expect("it runs")
 }

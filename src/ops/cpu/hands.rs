@@ -1,35 +1,60 @@
 //! How many threads a piece of work may count on: all, unless others have work of their own meanwhile.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Tasks for each thread, where there is enough to do, so that threads end together.
 const TASKS: usize = 4;
 
-thread_local! {
-    static HANDS: Cell<Option<usize>> = const { Cell::new(None) };
+/// Threads that share out pieces of work among themselves: those that are done with theirs help with what is left.
+#[derive(Debug)]
+pub struct Crew {
+    threads: usize,
+    /// Pieces of work that are not done.
+    left: AtomicUsize,
 }
 
-/// Puts back what the thread knew before.
-struct Before(Option<usize>);
+thread_local! {
+    static CREW: RefCell<Option<Arc<Crew>>> = const { RefCell::new(None) };
+}
 
-impl Drop for Before {
+/// Puts back what the thread knew before, and counts its piece as done.
+struct Piece<'a> {
+    crew: &'a Crew,
+    before: Option<Arc<Crew>>,
+}
+
+impl Drop for Piece<'_> {
     fn drop(&mut self) {
-        HANDS.set(self.0);
+        CREW.set(self.before.take());
+        self.crew.left.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Does `work`, whose tasks may count on `hands` threads. Others help where they are idle, all the same.
-pub fn with<R>(hands: usize, work: impl FnOnce() -> R) -> R {
-    let _before = Before(HANDS.replace(Some(hands)));
-    work()
+impl Crew {
+    /// So many threads for so many pieces of work.
+    pub fn new(threads: usize, pieces: usize) -> Arc<Self> {
+        Arc::new(Self { threads, left: AtomicUsize::new(pieces) })
+    }
+
+    /// Does a piece of the work.
+    pub fn with<R>(self: &Arc<Self>, work: impl FnOnce() -> R) -> R {
+        let _piece = Piece { crew: self, before: CREW.replace(Some(Arc::clone(self))) };
+        work()
+    }
+
+    /// Threads for each piece that is left.
+    fn hands(&self) -> usize {
+        self.threads / self.left.load(Ordering::Relaxed).max(1)
+    }
 }
 
 /// Tasks that work is to be cut into, where each cut costs something.
 pub fn tasks() -> usize {
-    match HANDS.get().unwrap_or_else(rayon::current_num_threads) {
-        1 => 1,
-        hands => TASKS * hands,
-    }
+    let hands =
+        CREW.with_borrow(|crew| crew.as_ref().map_or_else(rayon::current_num_threads, |crew| crew.hands()));
+    if hands < 2 { 1 } else { TASKS * hands }
 }
 
 #[cfg(test)]
@@ -37,10 +62,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_hand_cuts_nothing_and_others_are_counted_again_behind_it() {
+    fn a_piece_counts_on_its_share_of_the_threads_and_the_last_one_on_all() {
         let all = tasks();
-        assert_eq!((with(1, tasks), with(3, || with(2, tasks))), (1, 2 * TASKS));
-        assert!(std::panic::catch_unwind(|| with(1, || panic!("work fails"))).is_err());
+        let crew = Crew::new(2, 2);
+        assert_eq!((crew.with(tasks), crew.with(tasks)), (1, 2 * TASKS));
+        assert_eq!(Crew::new(2, 3).with(tasks), 1);
+        let crew = Crew::new(4, 2);
+        assert!(std::panic::catch_unwind(|| crew.with(|| panic!("work fails"))).is_err());
+        assert_eq!(crew.hands(), 4);
         assert_eq!(tasks(), all);
     }
 }

@@ -136,7 +136,7 @@ impl Conv2d {
             return Ok(None);
         }
         let gpu = Gpu::of(x)?;
-        if !pays(gpu, [batch, height, width], self.bias.dim(0)?) {
+        if !pays(gpu, [batch, height, width], self.bias.dim(0)?, false) {
             return Ok(None);
         }
         if self.doubled.get().is_none() {

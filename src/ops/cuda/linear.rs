@@ -1,6 +1,6 @@
 //! Linear maps, plain and gated, with the norm before them.
 
-use super::gpu::Gpu;
+use super::gpu::{Gpu, empty};
 use super::norm::{Scale, layer_norm};
 use super::pointwise::{geglu, takes_gate};
 use super::tiles::{Follow, Weights, interleaved, takes, takes_norm};
@@ -13,26 +13,38 @@ use candle_core::{D, DType, Tensor};
 pub(in crate::ops) struct Linear {
     weight: Tensor, // [out, in], as the checkpoint holds it; of a gated map for tiles interleaved
     bias: Option<Tensor>,
+    /// The bias of rows from the split on; none where all have the same.
+    split: Option<Tensor>,
     tiles: Option<Weights>,
 }
 
 impl Linear {
     /// The map of `weight` `[outputs, inputs]` and `bias` `[outputs]`.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
+        Self::plain(weight, bias, None)
+    }
+
+    /// [`Linear::new`] of a map that adds `shift` `[outputs]` besides to rows from some row of a batch on.
+    pub fn split(weight: &Tensor, bias: &Tensor, shift: &Tensor) -> Result<Self> {
+        Self::plain(weight, Some(bias), Some(shift))
+    }
+
+    fn plain(weight: &Tensor, bias: Option<&Tensor>, shift: Option<&Tensor>) -> Result<Self> {
         let weight = weight.contiguous()?;
         let takes = takes(Gpu::of(&weight)?, weight.dtype(), weight.dims2()?.into());
-        let tiles = takes.then(|| Weights::new(&weight, [bias, None], false)).transpose()?;
-        Ok(Self { weight, bias: bias.cloned(), tiles })
+        let tiles = takes.then(|| Weights::new(&weight, [bias, shift], false)).transpose()?;
+        let split = bias.zip(shift).map(|(bias, shift)| bias + shift).transpose()?;
+        Ok(Self { weight, bias: bias.cloned(), split, tiles })
     }
 
     /// [`Linear::new`] of a map whose results are gated.
     pub fn gated(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         if !takes(Gpu::of(weight)?, weight.dtype(), weight.dims2()?.into()) {
-            return Ok(Self { weight: weight.contiguous()?, bias: bias.cloned(), tiles: None });
+            return Ok(Self { weight: weight.contiguous()?, bias: bias.cloned(), split: None, tiles: None });
         }
         let (weight, bias) = (interleaved(weight)?, bias.map(interleaved).transpose()?);
         let tiles = Some(Weights::new(&weight, [bias.as_ref(), None], true)?);
-        Ok(Self { weight, bias, tiles })
+        Ok(Self { weight, bias, split: None, tiles })
     }
 
     /// The width of what it makes.
@@ -53,6 +65,51 @@ impl Linear {
     ) -> Result<(Tensor, Option<Tensor>)> {
         let measured = takes_norm(self.outputs()?);
         self.follow(x, Follow { residual, measured, ..Follow::default() })
+    }
+
+    /// [`Linear::forward_measured`] of rows `[B, L, inputs]` plus `residual`, of which those from `from` on have the other bias.
+    pub fn forward_split(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        from: usize,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let (batch, length, _) = x.dims3()?;
+        if from >= batch {
+            return self.forward_measured(x, Some(residual));
+        }
+        let x = x.to_dtype(self.weight.dtype())?;
+        let gpu = Gpu::of(&x)?;
+        if let Some(tiles) = self.tiles_for(&x)?.filter(|_| takes_norm(self.weight.dims()[0])) {
+            let split = Some(from * length);
+            return tiles.map(
+                gpu,
+                &x,
+                Follow { residual: Some(residual), measured: true, split, ..Follow::default() },
+            );
+        }
+        let y = empty(residual.dims(), &x)?;
+        for (first, rows, bias) in [(0, from, &self.bias), (from, batch - from, &self.split)] {
+            if rows > 0 {
+                let part = |x: &Tensor| x.narrow(0, first, rows);
+                let added = (bias.as_ref(), Some(&part(residual)?));
+                gpu.multiplier.fill(gpu, &part(&y)?, [&part(&x)?.contiguous()?, &self.weight], added)?;
+            }
+        }
+        Ok((y, None))
+    }
+
+    /// Adds what it makes of `[B, L, inputs]` to `sums` `[B, L, outputs]` in their place; whether it noted their `moments` anew.
+    pub fn forward_onto(&self, x: &Tensor, sums: &Tensor, moments: Option<&Tensor>) -> Result<bool> {
+        let x = x.to_dtype(self.weight.dtype())?;
+        let gpu = Gpu::of(&x)?;
+        if let Some(tiles) = self.tiles_for(&x)? {
+            tiles.map_onto(gpu, &x, sums, moments)?;
+            return Ok(moments.is_some());
+        }
+        let weights = [&x.contiguous()?, &self.weight];
+        gpu.multiplier.fill(gpu, sums, weights, (self.bias.as_ref(), Some(sums)))?;
+        Ok(false)
     }
 
     /// Maps `[.., inputs]` to half of `outputs`, gated by the other half.
@@ -130,7 +187,7 @@ impl Normed {
         let sums = wide(&weight)?.sum(1)?;
         let tiles = Some(Weights::new(&weight, [Some(&bias), Some(&sums)], gated)?);
         let norm = Scale::new(&factors.ones_like()?, &factors.zeros_like()?, eps)?;
-        let linear = Linear { weight, bias: Some(bias.to_dtype(dtype)?), tiles };
+        let linear = Linear { weight, bias: Some(bias.to_dtype(dtype)?), split: None, tiles };
         Ok(Some(Self { norm, linear, eps, gated }))
     }
 

@@ -87,8 +87,8 @@ impl Multiplier {
         Ok(y)
     }
 
-    /// Fills `y` with the product of `x` and the transposed `weight`.
-    fn fill(
+    /// Fills `y` with the product of `x` and the transposed `weight`, plus `bias` and `residual`, which may be `y` itself.
+    pub fn fill(
         &self,
         gpu: &Gpu,
         y: &Tensor,

@@ -31,6 +31,12 @@ fn filled(x: &Tensor, rows: usize) -> Result<Tensor> {
     Ok(Tensor::cat(&parts, 0)?)
 }
 
+/// Rows that what the first of `rows` rows alone have is filled up to, with zeros: half of them or all, so that each number of
+/// rows has two recordings at most.
+fn kept_rung(own: usize, rows: usize) -> usize {
+    if own <= rows / 2 { rows / 2 } else { rows }
+}
+
 /// What is known of work on inputs of some shapes.
 enum State {
     /// It has run once: the libraries have made their plans.
@@ -92,10 +98,16 @@ impl Replay {
     /// the parameters of launches.
     pub fn run(&self, inputs: &[&Tensor], kept: &Kept, work: &Body) -> Result<Vec<Tensor>> {
         let rows = inputs[0].dim(0)?;
-        if rung(rows) == rows {
+        let own = inputs[kept.input].dim(0)?;
+        let (all, with) = (rung(rows), kept_rung(own, rung(rows)));
+        if (all, with) == (rows, own) {
             return self.run_rung(&Job { inputs, kept, work });
         }
-        let inputs = inputs.iter().map(|input| filled(input, rung(rows))).collect::<Result<Vec<_>>>()?;
+        let fill = |(at, input): (usize, &&Tensor)| match at == kept.input && own < rows {
+            true => Ok(input.pad_with_zeros(0, 0, with - own)?),
+            false => filled(input, all),
+        };
+        let inputs = inputs.iter().enumerate().map(fill).collect::<Result<Vec<_>>>()?;
         let inputs: Vec<&Tensor> = inputs.iter().collect();
         let outputs = self.run_rung(&Job { inputs: &inputs, kept, work })?;
         outputs.iter().map(|output| Ok(output.narrow(0, 0, rows)?)).collect()
@@ -210,8 +222,12 @@ impl Recording {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{assert_near, gpu, there};
     use super::*;
+    use crate::ops::Replay;
+    use crate::ops::testing::random;
     use candle_core::Device;
+    use std::cell::Cell;
 
     #[test]
     fn rows_climb_a_ladder_whose_steps_are_at_most_half_apart() {
@@ -220,10 +236,62 @@ mod tests {
     }
 
     #[test]
+    fn what_the_first_rows_have_is_filled_up_to_half_of_them_or_all() {
+        let filled = [(1, 1), (1, 2), (2, 2), (1, 3), (2, 3), (3, 6), (2, 6), (4, 6), (5, 12), (7, 12)];
+        let rungs = filled.map(|(own, rows)| kept_rung(own, rows));
+        assert_eq!(rungs, [1, 1, 2, 1, 3, 3, 3, 6, 6, 12]);
+    }
+
+    #[test]
     fn the_last_row_is_repeated() {
         let x = Tensor::arange(0f32, 10.0, &Device::Cpu).unwrap().reshape((5, 2)).unwrap();
         let rows = filled(&x, 6).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(rows.len(), 6);
         assert_eq!((&rows[4], &rows[5]), (&vec![8.0, 9.0], &vec![8.0, 9.0]));
+    }
+
+    #[test]
+    fn what_is_kept_of_an_input_is_made_anew_when_it_is_another() -> Result<()> {
+        let device = gpu();
+        let replay = Replay::default();
+        let made = Cell::new(0);
+        let make = |x: &Tensor| {
+            made.set(made.get() + 1);
+            Ok(vec![(x * 2.0)?])
+        };
+        let rows: Vec<Tensor> =
+            (0..3).map(|seed| there(&random(&[1, 8], seed), DType::F32, &device)).collect();
+        for (call, [a, b]) in
+            [[0, 1], [0, 1], [0, 1], [1, 0], [1, 0], [0, 2], [0, 1], [0, 1]].into_iter().enumerate()
+        {
+            let x = there(&random(&[2, 8], 9 + call as u32), DType::F32, &device);
+            let both = Tensor::cat(&[&rows[a], &rows[b]], 0)?;
+            let kept = Kept { input: 1, of: vec![rows[a].id(), rows[b].id()], make: &make };
+            let got = replay.run(&[&x, &both], kept, |inputs, kept| Ok(vec![(inputs[0] + &kept[0])?]))?;
+            assert_near("with what is kept", &got[0], &(&x + (&both * 2.0)?)?, 1e-6);
+        }
+        // Once as it comes, once to be recorded, and for each change since.
+        assert_eq!(made.get(), 5);
+        Ok(())
+    }
+
+    #[test]
+    fn what_the_first_rows_alone_have_is_filled_up_with_zeros() -> Result<()> {
+        let device = gpu();
+        let replay = Replay::default();
+        for (call, (rows, own)) in
+            [(5, 3), (5, 3), (5, 3), (5, 5), (4, 2), (4, 3), (4, 3), (7, 1)].into_iter().enumerate()
+        {
+            let x = there(&random(&[rows, 8], call as u32), DType::F32, &device);
+            let few = there(&random(&[own, 8], 20 + call as u32), DType::F32, &device);
+            let kept = Kept { input: 1, of: vec![few.id()], make: &|x| Ok(vec![(x * 2.0)?]) };
+            let got = replay.run(&[&x, &few], kept, |inputs, kept| {
+                let missing = inputs[0].dim(0)? - kept[0].dim(0)?;
+                Ok(vec![(inputs[0] + kept[0].pad_with_zeros(0, 0, missing)?)?])
+            })?;
+            let want = (&x + (few.pad_with_zeros(0, 0, rows - own)? * 2.0)?)?;
+            assert_near(&format!("{own} of {rows} rows"), &got[0], &want, 1e-6);
+        }
+        Ok(())
     }
 }

@@ -4,12 +4,11 @@ use super::gpu::open;
 use crate::error::Result;
 use crate::ops::testing::random;
 use crate::ops::{
-    Activation, Conv2d, ConvShape, GatedLinear, GroupNorm, Kept, LayerNorm, Linear, Linears, Mask, Padding,
-    Replay, attention, bytes, join, reference, silu,
+    Activation, Conv2d, ConvShape, GatedLinear, GroupNorm, Kept, LayerNorm, Linear, Linears, Mask,
+    NormSource, NormedLinears, Padding, Replay, Rows, SplitLinear, attention, bytes, join, reference, silu,
 };
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use std::cell::Cell;
 use std::collections::HashMap;
 
 /// The types of activations, each with how far a result may be off, relative to the greatest magnitude: some roundings of
@@ -324,26 +323,46 @@ fn replayed_work_is_that_of_its_own_inputs() -> Result<()> {
 }
 
 #[test]
-fn what_is_kept_of_an_input_is_made_anew_when_it_is_another() -> Result<()> {
+fn rows_are_split_and_first_rows_added_to_as_on_the_cpu() -> Result<()> {
     let device = gpu();
-    let replay = Replay::default();
-    let made = Cell::new(0);
-    let make = |x: &Tensor| {
-        made.set(made.get() + 1);
-        Ok(vec![(x * 2.0)?])
+    let named = |width: usize, dtype| {
+        let weight = (rounded(&[width, width], 1, dtype) / (width as f64).sqrt()).unwrap();
+        let weight = weight.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+        (weight, rounded(&[width], 2, dtype), rounded(&[width], 3, dtype))
     };
-    let rows: Vec<Tensor> = (0..3).map(|seed| there(&random(&[1, 8], seed), DType::F32, &device)).collect();
-    for (call, [a, b]) in
-        [[0, 1], [0, 1], [0, 1], [1, 0], [1, 0], [0, 2], [0, 1], [0, 1]].into_iter().enumerate()
-    {
-        let x = there(&random(&[2, 8], 9 + call as u32), DType::F32, &device);
-        let both = Tensor::cat(&[&rows[a], &rows[b]], 0)?;
-        let kept = Kept { input: 1, of: vec![rows[a].id(), rows[b].id()], make: &make };
-        let got = replay.run(&[&x, &both], kept, |inputs, kept| Ok(vec![(inputs[0] + &kept[0])?]))?;
-        assert_near("with what is kept", &got[0], &(&x + (&both * 2.0)?)?, 1e-6);
+    for (dtype, bound) in TYPES {
+        for (length, width) in [(5, 24), (300, 320), (1024, 1280), (4096, 640)] {
+            let (weight, bias, shift) = named(width, dtype);
+            let of = [("weight", &weight), ("bias", &bias)];
+            let (far, near) = (weights(&of, dtype, &device), weights(&of, DType::F32, &Device::Cpu));
+            let split = SplitLinear::load(&far, &there(&shift, dtype, &device), width, width)?;
+            let want_split = SplitLinear::load(&near, &shift, width, width)?;
+            let (linear, want_linear) =
+                (Linear::load(&far, width, width)?, Linear::load(&near, width, width)?);
+            let norm = [("weight", &shift), ("bias", &bias)];
+            let (far, near) = (weights(&norm, dtype, &device), weights(&norm, DType::F32, &Device::Cpu));
+            let maps = |norm: &VarBuilder, map: &VarBuilder| {
+                let norm = NormSource { vb: norm, channels: width, eps: 1e-5 };
+                NormedLinears::load_no_bias(norm, std::slice::from_ref(map), width)
+            };
+            let normed = maps(&far, &weights(&of, dtype, &device))?;
+            let want_normed = maps(&near, &weights(&of, DType::F32, &Device::Cpu))?;
+            let [x, residual] = [4, 5].map(|seed| rounded(&[3, length, width], seed, dtype));
+            for from in [0, 1, 2, 3] {
+                let what = format!("{dtype:?} {length}x{width} from {from}");
+                let on = |x: &Tensor| there(x, dtype, &device);
+                let got = split.forward_add(&on(&x), &Rows::plain(on(&residual)), from)?;
+                let want = want_split.forward_add(&x, &Rows::plain(residual.clone()), from)?;
+                assert_near(&what, got.values(), want.values(), bound);
+                let got = linear.forward_onto_first(&on(&x.narrow(0, 0, from)?), got)?;
+                let want = want_linear.forward_onto_first(&x.narrow(0, 0, from)?, want)?;
+                assert_near(&what, got.values(), want.values(), bound);
+                // What is noted of the rows is true of them all: the norm behind reads it.
+                let (got, want) = (normed.forward(&got)?, want_normed.forward(&want)?);
+                assert_near(&what, &got[0], &want[0], 4.0 * bound);
+            }
+        }
     }
-    // Once as it comes, once to be recorded, and for each change since.
-    assert_eq!(made.get(), 5);
     Ok(())
 }
 

@@ -9,6 +9,8 @@ use cudarc::driver::DeviceRepr;
 /// Rows and columns of a tile, and numbers of a row that are fetched at once (the kernel's constants).
 const ROWS: usize = 128;
 const COLUMNS: usize = 160;
+/// Rows of a group of warps.
+const GROUP: usize = 64;
 const RUN: usize = 64;
 /// Columns of a tile where the others do not divide what there is: those of the VAE.
 const NARROW: usize = 128;
@@ -26,7 +28,7 @@ const GATE: usize = 8;
 #[derive(Debug, Clone)]
 pub(super) struct Weights {
     weight: Tensor,  // [outputs, .., inputs], taps between
-    columns: Tensor, // [outputs / 2, 4]: biases of two columns, then the sums of their weights
+    columns: Tensor, // [outputs / 2, 4]: biases of two columns, then the sums of their weights, or what split rows have more
     gated: bool,
     across: usize, // columns of a tile
 }
@@ -42,6 +44,8 @@ pub(super) struct Follow<'a> {
     pub residual: Option<&'a Tensor>,
     /// Whether the moments of what is made are kept.
     pub measured: bool,
+    /// The row from which on columns have more added; with a residual and measured alone.
+    pub split: Option<usize>,
 }
 
 /// What the kernel is told of sizes; its `Job`.
@@ -58,12 +62,14 @@ pub(super) struct Job {
     tall: i32,
     box_x: i32,
     box_y: i32,
+    groups: i32,
     row_tiles: i32,
     column_tiles: i32,
     band: i32,
     outputs: i32,
     rows: i32,
     parts: i32,
+    split: i32,
     eps: f32,
 }
 
@@ -101,8 +107,8 @@ fn across(outputs: usize) -> usize {
 }
 
 /// Whether a product of so many outputs with pixels of these pictures `[B, H, W]` keeps most processors busy most of the time.
-pub(super) fn pays(gpu: &Gpu, pictures: [usize; 3], outputs: usize) -> bool {
-    let tiles = Tiles::of(pictures).count(pictures) * outputs / across(outputs);
+pub(super) fn pays(gpu: &Gpu, pictures: [usize; 3], outputs: usize, gated: bool) -> bool {
+    let tiles = Tiles::of(gpu, pictures, outputs, gated).count(pictures) * outputs / across(outputs);
     10 * tiles >= 7 * tiles.next_multiple_of(gpu.processors)
 }
 
@@ -119,9 +125,9 @@ pub(super) fn interleaved(x: &Tensor) -> Result<Tensor> {
 }
 
 impl Weights {
-    /// The kernel's view of `weight` `[outputs, ..]`, a bias `[outputs]` and the sums of weights `[outputs]`, both f32; of a
-    /// gated map's all [`interleaved`].
-    pub fn new(weight: &Tensor, [bias, sums]: [Option<&Tensor>; 2], gated: bool) -> Result<Self> {
+    /// The kernel's view of `weight` `[outputs, ..]`, a bias `[outputs]`, and the sums of weights or what split rows have more
+    /// `[outputs]`; of a gated map's all [`interleaved`].
+    pub fn new(weight: &Tensor, [bias, more]: [Option<&Tensor>; 2], gated: bool) -> Result<Self> {
         let outputs = weight.dim(0)?;
         let pairs = |x: Option<&Tensor>| {
             let x = match x {
@@ -130,7 +136,7 @@ impl Weights {
             };
             Ok::<_, Error>(x.reshape((outputs / 2, 2))?)
         };
-        let columns = Tensor::cat(&[pairs(bias)?, pairs(sums)?], 1)?;
+        let columns = Tensor::cat(&[pairs(bias)?, pairs(more)?], 1)?;
         // The kernel fetches weights while the work queued before it may still run: nothing there may be what makes them.
         weight.device().synchronize()?;
         Ok(Self { weight: weight.clone(), columns, gated, across: across(outputs) })
@@ -143,7 +149,7 @@ impl Weights {
 
     /// Whether a product with pixels of these pictures `[B, H, W]` keeps most processors busy most of the time.
     pub fn pays(&self, gpu: &Gpu, pictures: [usize; 3]) -> Result<bool> {
-        Ok(pays(gpu, pictures, self.weight.dim(0)?))
+        Ok(pays(gpu, pictures, self.weight.dim(0)?, self.gated))
     }
 
     /// Maps rows `[.., inputs]` to `[.., outputs]`, half as many if they are gated; and what was measured.
@@ -158,6 +164,15 @@ impl Weights {
         Ok((y.reshape(shape)?, moments))
     }
 
+    /// Adds to `sums` `[.., outputs]`, in their place, what [`Weights::map`] makes of `[.., inputs]`, and keeps their moments.
+    pub fn map_onto(&self, gpu: &Gpu, x: &Tensor, sums: &Tensor, moments: Option<&Tensor>) -> Result<()> {
+        let flat = |x: &Tensor| Ok::<_, Error>(x.reshape((1, 1, (), x.dim(D::Minus1)?))?);
+        let (x, y) = (flat(&x.contiguous()?)?, flat(sums)?);
+        let follow = Follow { residual: Some(&y), measured: moments.is_some(), ..Follow::default() };
+        // A tile is read before it is written, by the same threads.
+        self.run(gpu, [&x, &y], [0; 2], (follow, moments))
+    }
+
     /// Convolves `[B, H, W, inputs]` with 1x1 or 3x3 taps, zeros around it: `[B, H, W, outputs]`.
     pub fn convolve(&self, gpu: &Gpu, x: &Tensor, follow: Follow) -> Result<Tensor> {
         Ok(self.fresh(gpu, &x.contiguous()?, follow)?.0)
@@ -168,17 +183,24 @@ impl Weights {
         let outputs = self.weight.dim(0)? / if self.gated { 2 } else { 1 };
         let y = empty(&[batch, height, width, outputs], x)?;
         let from = if self.weight.elem_count() / self.weight.dim(0)? == inputs { 0 } else { -1 };
-        let moments = self.run(gpu, [x, &y], [from; 2], follow)?;
+        let kept = [batch * height * width, outputs / COLUMNS, 2];
+        let moments = follow.measured.then(|| empty_of(DType::F32, &kept, x)).transpose()?;
+        self.run(gpu, [x, &y], [from; 2], (follow, moments.as_ref()))?;
         Ok((y, moments))
     }
 
-    /// Fills `y` with products of the pixels of `x` that lie, for its first tap, so far off: down, across.
-    fn run(&self, gpu: &Gpu, [x, y]: [&Tensor; 2], from: [i32; 2], follow: Follow) -> Result<Option<Tensor>> {
+    /// Fills `y`, and the moments if they are measured, with products of the pixels of `x` that lie, for its first tap, so far
+    /// off: down, across.
+    fn run(
+        &self,
+        gpu: &Gpu,
+        [x, y]: [&Tensor; 2],
+        from: [i32; 2],
+        (follow, moments): (Follow, Option<&Tensor>),
+    ) -> Result<()> {
         let (batch, height, width, _) = x.dims4()?;
-        let tiles = Tiles::of([batch, height, width]);
+        let tiles = Tiles::of(gpu, [batch, height, width], self.weight.dim(0)?, self.gated);
         let job = self.job(x, from, tiles, follow)?;
-        let kept = [job.rows as usize, job.column_tiles as usize, 2];
-        let moments = follow.measured.then(|| empty_of(DType::F32, &kept, x)).transpose()?;
         let residual = follow.residual.map(|x| x.contiguous()?.reshape(y.shape())).transpose()?;
         let shift = follow.shift.map(Tensor::contiguous).transpose()?;
         let at = |x: Option<&Tensor>| x.map_or(Ok(0), address);
@@ -186,10 +208,10 @@ impl Weights {
             columns: address(&self.columns)?,
             shift: at(shift.as_ref())?,
             moments: at(follow.normed.map(|(moments, _)| moments))?,
-            moments_out: at(moments.as_ref())?,
+            moments_out: at(moments)?,
         };
-        let half = tiles.half();
-        let stored = [if self.gated { 16 } else { 32 }, half.across, half.down];
+        let part = tiles.part();
+        let stored = [if self.gated { 16 } else { 32 }, part.across, part.down];
         let args = [
             Arg::Map(Map::pictures(x, [RUN, tiles.across, tiles.down])?),
             Arg::Map(Map::weights(&self.weight, self.across)?),
@@ -203,13 +225,13 @@ impl Weights {
         let threads = Threads { grid, block: (384, 1), shared: self.shared() };
         let [halves, turns] = self.kernels(follow)?;
         let name = if self.gated || count > gpu.processors { turns } else { halves };
-        gpu.launch_early((Source::Product, name, Some(x.dtype())), threads, &args)?;
-        Ok(moments)
+        gpu.launch_early((Source::Product, name, Some(x.dtype())), threads, &args)
     }
 
     fn job(&self, x: &Tensor, from: [i32; 2], tiles: Tiles, follow: Follow) -> Result<Job> {
         let ((batch, height, width, inputs), outputs) = (x.dims4()?, self.weight.dim(0)?);
         let taps = self.weight.elem_count() / outputs / inputs;
+        let rows = batch * height * width;
         Ok(Job {
             depth: inputs.div_ceil(RUN) as i32,
             taps: taps as i32,
@@ -221,12 +243,14 @@ impl Weights {
             tall: height.div_ceil(tiles.down) as i32,
             box_x: tiles.across as i32,
             box_y: tiles.down as i32,
+            groups: (tiles.rows() / GROUP) as i32,
             row_tiles: tiles.count([batch, height, width]) as i32,
             column_tiles: (outputs / self.across) as i32,
             band: BAND as i32,
             outputs: outputs as i32,
-            rows: (batch * height * width) as i32,
+            rows: rows as i32,
             parts: (inputs / COLUMNS) as i32,
+            split: follow.split.unwrap_or(rows) as i32,
             eps: follow.normed.map_or(0.0, |(_, eps)| eps as f32),
         })
     }
@@ -234,7 +258,10 @@ impl Weights {
     /// The kernels that do all of `follow`: with groups of warps that share tiles, for one tile a processor, and with groups
     /// that take tiles by turns.
     fn kernels(&self, follow: Follow) -> Result<[&'static str; 2]> {
-        let Follow { normed, shift, residual, measured } = follow;
+        let Follow { normed, shift, residual, measured, split } = follow;
+        if split.is_some() && !(residual.is_some() && measured) {
+            return Err(Error::internal("no kernel splits rows behind such a product"));
+        }
         if self.across == NARROW {
             let bare = normed.is_none() && shift.is_none() && residual.is_none() && !measured;
             return if bare {
@@ -299,7 +326,8 @@ impl Doubled {
         for (phase, weights) in self.phases.iter().enumerate() {
             let (line, column) = (phase / 2, phase % 2);
             let part = apart.narrow(2, line, 1)?.narrow(4, column, 1)?.squeeze(4)?.squeeze(2)?;
-            weights.run(gpu, [&x, &part], [line as i32 - 1, column as i32 - 1], Follow::default())?;
+            let from = [line as i32 - 1, column as i32 - 1];
+            weights.run(gpu, [&x, &part], from, (Follow::default(), None))?;
         }
         Ok(y)
     }
@@ -313,18 +341,38 @@ struct Tiles {
 }
 
 impl Tiles {
-    fn of([batch, height, width]: [usize; 3]) -> Self {
-        let shapes = [1, 2, 4, 8].map(|down| Self { across: ROWS / down, down });
-        let best = shapes.into_iter().min_by_key(|tiles| tiles.count([batch, height, width]));
+    /// Those of a product of so many outputs with pixels of these pictures `[B, H, W]`: half as high where whole ones would
+    /// leave half of the processors idle, and groups of warps can do without each other.
+    fn of(gpu: &Gpu, pictures: [usize; 3], outputs: usize, gated: bool) -> Self {
+        let whole = Self::boxes(pictures, ROWS);
+        let columns = outputs / across(outputs);
+        let alone = !gated && across(outputs) == COLUMNS;
+        if alone && 2 * whole.count(pictures) * columns <= gpu.processors {
+            return Self::boxes(pictures, GROUP);
+        }
+        whole
+    }
+
+    /// The boxes of so many pixels that leave the least over.
+    fn boxes(pictures: [usize; 3], rows: usize) -> Self {
+        let shapes = [1, 2, 4, 8].map(|down| Self { across: rows / down, down });
+        let best = shapes.into_iter().min_by_key(|tiles| tiles.count(pictures));
         best.expect("there are four shapes")
+    }
+
+    fn rows(self) -> usize {
+        self.across * self.down
     }
 
     fn count(self, [batch, height, width]: [usize; 3]) -> usize {
         batch * height.div_ceil(self.down) * width.div_ceil(self.across)
     }
 
-    /// What one of two groups of warps makes of it.
-    fn half(self) -> Self {
+    /// What one group of warps makes of it.
+    fn part(self) -> Self {
+        if self.rows() == GROUP {
+            return self;
+        }
         match self.down {
             1 => Self { across: self.across / 2, down: 1 },
             down => Self { across: self.across, down: down / 2 },
@@ -361,7 +409,7 @@ mod tests {
         let device = gpu();
         for (dtype, bound) in TYPES {
             for (rows, inputs, outputs) in
-                [(1, 64, 160), (300, 128, 320), (1000, 640, 480), (3000, 320, 1120)]
+                [(1, 64, 160), (300, 128, 320), (1000, 640, 480), (2000, 320, 960), (3000, 320, 1120)]
             {
                 let what = format!("{dtype:?} {rows}x{inputs} to {outputs}");
                 let (weight, bias) = (scaled(&[outputs, inputs], 1, dtype), rounded(&[outputs], 2, dtype));

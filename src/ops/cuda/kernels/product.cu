@@ -1,8 +1,8 @@
 // Products and 3x3 convolutions on Hopper: a warp fetches tiles with the copy engine, two groups of four warps multiply 64
 // rows each, and what a product is followed by is done while its sums are in registers.
 //
-// Rows are the pixels of pictures: a matrix is one picture one pixel high. A tile has 128 rows, a box of pixels, and
-// COLUMNS columns, 160 or 128. A convolution is a product over taps and channels whose rows are fetched from pixels nearby; what lies
+// Rows are the pixels of pictures: a matrix is one picture one pixel high. A tile has 128 rows, a box of pixels, or 64 where
+// there are few, and COLUMNS columns, 160 or 128. A convolution is a product over taps and channels whose rows are fetched from pixels nearby; what lies
 // beyond a picture is read as zeros.
 #include "hopper.cuh"
 
@@ -12,7 +12,8 @@ enum Finish {
   SHIFTED = 2,  // each picture's columns are shifted by numbers of its own
   GATED = 4,    // of sixteen columns the first eight are multiplied by the GELU of the others
   ADDED = 8,    // a picture is added
-  MEASURED = 16 // mean and squares of each row's columns are kept
+  MEASURED = 16,// mean and squares of each row's columns are kept
+  SPLIT = 32    // rows from one on have more added to their columns
 };
 
 struct Job {
@@ -22,17 +23,19 @@ struct Job {
   int channels;         // from one tap's weights to the next
   int wide, tall;       // a picture in tiles
   int box_x, box_y;     // a tile in pixels
+  int groups;           // groups of warps that share a tile, 64 rows each
   int row_tiles, column_tiles;
   int band;             // row tiles that are done with all columns before the next: both operands then stay in the cache
   int outputs;          // columns in all, a multiple of a tile's
   int rows;             // rows in all
   int parts;            // of the moments that are read: column tiles of the product that made the rows
+  int split;            // the row from which on columns have more added
   float eps;            // of the norm
 };
 
 // Where numbers besides the operands lie.
 struct Besides {
-  const float4* columns;   // for two columns: what is added to them, then the sums of their weights
+  const float4* columns;   // for two columns: what is added to them, then the sums of their weights, or what split rows have more
   const void* shift;       // [pictures, outputs], of the operands' type
   const float2* moments;   // [rows, parts]: mean and squares about it of parts of rows that are to be normalised
   float2* moments_out;     // [rows, column_tiles]: of what is made
@@ -158,6 +161,10 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
       offset[half] = -own.x * own.y;
     }
   }
+  float more[2];
+  if (FINISH & SPLIT)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) more[half] = part.first + row + 8 * half < job.split ? 0.0f : 1.0f;
   const float4* columns = besides.columns + part.column / 2 + lane % 4;
   const uint32_t* shift = reinterpret_cast<const uint32_t*>(static_cast<const T*>(besides.shift) +
                                                             (size_t)part.at.w * job.outputs + part.column) + lane % 4;
@@ -168,7 +175,7 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
     for (int i = 0; i < STEP; ++i) {
       const int block = run * STEP + i;
       float2 bias, sums;
-      if (FINISH & NORMED) {
+      if (FINISH & (NORMED | SPLIT)) {
         const float4 own = __ldg(columns + block * 4);
         bias = {own.x, own.y};
         sums = {own.z, own.w};
@@ -186,6 +193,8 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
         if (FINISH & NORMED)
           value[half][i] = {fmaf(scale[half], sum.x, fmaf(offset[half], sums.x, bias.x)),
                             fmaf(scale[half], sum.y, fmaf(offset[half], sums.y, bias.y))};
+        else if (FINISH & SPLIT)
+          value[half][i] = {sum.x + fmaf(more[half], sums.x, bias.x), sum.y + fmaf(more[half], sums.y, bias.y)};
         else value[half][i] = {sum.x + bias.x, sum.y + bias.y};
       }
     }
@@ -265,10 +274,11 @@ template <int COLUMNS>
 __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, const Job& job, uint32_t tiles, uint32_t full,
                                             uint32_t free) {
   constexpr int STAGE_BYTES = stage_of(COLUMNS);
+  const int bytes = STAGE_BYTES - (2 - job.groups) * (ROW_BYTES / 2); // of a stage, that are fetched
   const int ahead = min(STAGES, job.taps * job.depth), count = job.row_tiles * job.column_tiles;
   const int first_column = tile_order<COLUMNS>(job, blockIdx.x).y;
   for (int stage = 0; stage < ahead; ++stage) {
-    barrier_expect(full + 8 * stage, STAGE_BYTES);
+    barrier_expect(full + 8 * stage, bytes);
     copy_weights(tiles + stage * STAGE_BYTES + ROW_BYTES, weight, full + 8 * stage,
                  stage / job.depth * job.channels + stage % job.depth * 64, first_column);
   }
@@ -284,7 +294,7 @@ __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, c
         const uint32_t to = tiles + stage * STAGE_BYTES, barrier = full + 8 * stage;
         if (done >= ahead) {
           barrier_wait(free + 8 * stage, turn);
-          barrier_expect(barrier, STAGE_BYTES);
+          barrier_expect(barrier, bytes);
           copy_weights(to + ROW_BYTES, weight, barrier, tap * job.channels + run * 64, column);
         }
         copy_picture(to, x, barrier, {run * 64, column_x, line, at.w});
@@ -294,12 +304,14 @@ __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, c
   }
 }
 
-// Groups take a half of each tile's rows: for products of few tiles, each of which is finished as soon as can be.
+// Groups take a half of each tile's rows, or one of them all of a tile half as high: for products of few tiles, each of which is
+// finished as soon as can be.
 template <typename T, int FINISH, int COLUMNS>
 __device__ __forceinline__ void multiply_halves(const void* y, const void* residual, const Job& job, const Besides& besides,
                                                 uint32_t tiles, uint32_t full, uint32_t free, uint32_t extra) {
   constexpr int STAGE_BYTES = stage_of(COLUMNS);
   const int half = threadIdx.x / 128 - 1, runs = job.taps * job.depth;
+  if (half >= job.groups) return;
   const uint32_t staging = tiles + STAGES * stage_of(COLUMNS) + half * part_of(FINISH, COLUMNS);
   const bool speaks = threadIdx.x % 128 == 0;
   int stage = 0, turn = 0, round = 0;
@@ -307,7 +319,7 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
   for (int tile = blockIdx.x; tile < job.row_tiles * job.column_tiles; tile += gridDim.x, ++round) {
     const int2 order = tile_order<COLUMNS>(job, tile);
     const int row_tile = order.x, column = order.y;
-    const int first = row_tile * 128 + half * 64;
+    const int first = (row_tile * job.groups + half) * 64;
     const int4 at = half_place(job, tile_place(job, row_tile), half);
     if (speaks) {
       stores_read();
@@ -424,7 +436,7 @@ __device__ void multiply(const void* x, const void* weight, const void* y, const
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_make(full + 8 * stage, 1);
-      barrier_make(free + 8 * stage, TURNS ? 1 : 2);
+      barrier_make(free + 8 * stage, TURNS ? 1 : job.groups);
     }
     barrier_make(extra, 1);
     barrier_make(extra + 8, 1);
@@ -462,7 +474,7 @@ MULTIPLY_WAYS(NORMED, normed)
 MULTIPLY_WAYS(SHIFTED, shifted)
 MULTIPLY_WAYS(ADDED, added)
 MULTIPLY_WAYS(MEASURED, measured)
-MULTIPLY_WAYS(ADDED | MEASURED, added_measured)
+MULTIPLY_WAYS(ADDED | MEASURED | SPLIT, added_measured)
 MULTIPLY_TYPES(GATED, gated_turns, true, 160)
 MULTIPLY_TYPES(GATED | NORMED, normed_gated_turns, true, 160)
 MULTIPLY_TYPES(0, narrow_turns, true, 128)
