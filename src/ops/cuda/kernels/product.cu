@@ -12,8 +12,8 @@ enum Finish {
   SHIFTED = 2,  // each picture's columns are shifted by numbers of its own
   GATED = 4,    // of sixteen columns the first eight are multiplied by the GELU of the others
   ADDED = 8,    // a picture is added
-  MEASURED = 16,// mean and squares of each row's columns are kept
-  SPLIT = 32    // rows from one on have more added to their columns
+  MEASURED = 16, // mean and squares of each row's columns are kept
+  SPLIT = 32     // rows from one on have more added to their columns
 };
 
 struct Job {
@@ -161,10 +161,11 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
       offset[half] = -own.x * own.y;
     }
   }
-  float more[2];
-  if (FINISH & SPLIT)
+  float split[2]; // how often a row has what split rows have more
+  if (FINISH & SPLIT) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) more[half] = part.first + row + 8 * half < job.split ? 0.0f : 1.0f;
+    for (int half = 0; half < 2; ++half) split[half] = part.first + row + 8 * half < job.split ? 0.0f : 1.0f;
+  }
   const float4* columns = besides.columns + part.column / 2 + lane % 4;
   const uint32_t* shift = reinterpret_cast<const uint32_t*>(static_cast<const T*>(besides.shift) +
                                                             (size_t)part.at.w * job.outputs + part.column) + lane % 4;
@@ -194,7 +195,7 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
           value[half][i] = {fmaf(scale[half], sum.x, fmaf(offset[half], sums.x, bias.x)),
                             fmaf(scale[half], sum.y, fmaf(offset[half], sums.y, bias.y))};
         else if (FINISH & SPLIT)
-          value[half][i] = {sum.x + fmaf(more[half], sums.x, bias.x), sum.y + fmaf(more[half], sums.y, bias.y)};
+          value[half][i] = {sum.x + fmaf(split[half], sums.x, bias.x), sum.y + fmaf(split[half], sums.y, bias.y)};
         else value[half][i] = {sum.x + bias.x, sum.y + bias.y};
       }
     }
