@@ -24,6 +24,13 @@ pub(super) fn rounded(shape: &[usize], seed: u32, dtype: DType) -> Tensor {
     random(shape, seed).to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
 }
 
+/// [`rounded`] weights `[outputs, ..]` whose products stay as large as what they are multiplied with.
+pub(super) fn scaled(shape: &[usize], seed: u32, dtype: DType) -> Tensor {
+    let inputs: usize = shape[1..].iter().product();
+    let weight = (rounded(shape, seed, dtype) / (inputs as f64).sqrt()).unwrap();
+    weight.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
+}
+
 pub(super) fn there(x: &Tensor, dtype: DType, device: &Device) -> Tensor {
     x.to_dtype(dtype).unwrap().to_device(device).unwrap()
 }
@@ -58,8 +65,7 @@ fn linear_maps_are_those_of_the_reference() {
             [(1, 1, 1), (3, 7, 5), (77, 64, 192), (300, 1600, 40), (512, 640, 1280)]
         {
             let what = format!("{dtype:?} {rows}x{inputs} to {outputs}");
-            let weight = (rounded(&[outputs, inputs], 1, dtype) / (inputs as f64).sqrt()).unwrap();
-            let weight = weight.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+            let weight = scaled(&[outputs, inputs], 1, dtype);
             let bias = rounded(&[outputs], 2, dtype);
             let vb = weights(&[("weight", &weight), ("bias", &bias)], dtype, &device);
             let (x, residual) =
@@ -98,8 +104,7 @@ fn linear_maps_round_products_once_and_sums_at_most_twice() {
     for dtype in [DType::F16, DType::BF16] {
         for (rows, inputs, outputs) in [(77, 12, 36), (77, 72, 24), (77, 2048, 1280), (300, 5120, 640)] {
             let what = format!("{dtype:?} {rows}x{inputs} to {outputs}");
-            let weight = (rounded(&[outputs, inputs], 1, dtype) / (inputs as f64).sqrt()).unwrap();
-            let weight = weight.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+            let weight = scaled(&[outputs, inputs], 1, dtype);
             let bias = rounded(&[outputs], 2, dtype);
             let vb = weights(&[("weight", &weight), ("bias", &bias)], dtype, &device);
             let (x, residual) =
@@ -325,14 +330,10 @@ fn replayed_work_is_that_of_its_own_inputs() -> Result<()> {
 #[test]
 fn rows_are_split_and_first_rows_added_to_as_on_the_cpu() -> Result<()> {
     let device = gpu();
-    let named = |width: usize, dtype| {
-        let weight = (rounded(&[width, width], 1, dtype) / (width as f64).sqrt()).unwrap();
-        let weight = weight.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
-        (weight, rounded(&[width], 2, dtype), rounded(&[width], 3, dtype))
-    };
     for (dtype, bound) in TYPES {
         for (length, width) in [(5, 24), (300, 320), (1024, 1280), (4096, 640)] {
-            let (weight, bias, shift) = named(width, dtype);
+            let weight = scaled(&[width, width], 1, dtype);
+            let [bias, shift] = [2, 3].map(|seed| rounded(&[width], seed, dtype));
             let of = [("weight", &weight), ("bias", &bias)];
             let (far, near) = (weights(&of, dtype, &device), weights(&of, DType::F32, &Device::Cpu));
             let split = SplitLinear::load(&far, &there(&shift, dtype, &device), width, width)?;

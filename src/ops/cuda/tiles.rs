@@ -382,19 +382,13 @@ impl Tiles {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{assert_near, gpu, rounded, there, weights};
+    use super::super::tests::{assert_near, gpu, rounded, scaled, there, weights};
     use super::*;
     use crate::ops::{ConvShape, NormSource, NormedGated, NormedLinears, Rows, reference};
     use candle_core::Device;
 
     /// Roundings of operands and one of the result.
     const TYPES: [(DType, f32); 2] = [(DType::F16, 2e-3), (DType::BF16, 1.5e-2)];
-
-    fn scaled(shape: &[usize], seed: u32, dtype: DType) -> Tensor {
-        let inputs: usize = shape[1..].iter().product();
-        let weight = (rounded(shape, seed, dtype) / (inputs as f64).sqrt()).unwrap();
-        weight.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
-    }
 
     fn moments_of(x: &Tensor) -> Tensor {
         let (rows, channels) = x.dims2().unwrap();
