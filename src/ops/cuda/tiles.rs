@@ -285,9 +285,11 @@ impl Weights {
         }
     }
 
-    /// Tiles begin at 1024 bytes; stages of rows and weights, then what is stored.
+    /// Tiles begin at 1024 bytes; stages of rows and weights, then what is stored, then what either group keeps of its columns:
+    /// two numbers of f32 and what shifts each of them.
     fn shared(&self) -> usize {
-        1024 + STAGES * (ROWS + self.across) * RUN * 2 + ROWS * self.left() * 2
+        let kept = self.across * (2 * size_of::<f32>() + 2);
+        1024 + STAGES * (ROWS + self.across) * RUN * 2 + ROWS * self.left() * 2 + 2 * kept
     }
 }
 

@@ -37,6 +37,13 @@ __device__ __forceinline__ uint64_t tile_at(uint32_t at) {
   return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
 }
 
+// The tile so many bytes behind `tile`: an address fits in the low word, so that nothing is carried.
+__device__ __forceinline__ uint64_t tile_behind(uint64_t tile, int bytes) {
+  return (tile & ~0xffffffffull) | (uint32_t)((uint32_t)tile + bytes / 16);
+}
+// A number that all threads of a warp have in common, known as such to the compiler, which does not make it again.
+__device__ __forceinline__ int common(int x) { return __shfl_sync(~0u, x, 0); }
+
 __device__ __forceinline__ void barrier_make(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
 }
@@ -90,6 +97,11 @@ __device__ __forceinline__ void stores_commit() { asm volatile("cp.async.bulk.co
 // Waits until what was to be stored has been read.
 __device__ __forceinline__ void stores_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 __device__ __forceinline__ void stores_done() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+// Copies 16 bytes for this thread, which may wait for them.
+__device__ __forceinline__ void copy_run(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ __forceinline__ void runs_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 // Makes ordinary writes to shared memory known to the copy engine.
 __device__ __forceinline__ void writes_shown() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

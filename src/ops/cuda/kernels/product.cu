@@ -52,6 +52,8 @@ __host__ __device__ constexpr int chunks_of(int columns) { return columns / 32; 
 __host__ __device__ constexpr int line_of(int finish) { return finish & GATED ? 32 : 64; }
 // Bytes of what a group of warps stores of 64 rows.
 __host__ __device__ constexpr int part_of(int finish, int columns) { return 64 * line_of(finish) * chunks_of(columns); }
+// Bytes of what a group of warps keeps of a tile's columns: two pairs of f32 for two columns, then numbers that shift them.
+__host__ __device__ constexpr int kept_of(int columns) { return columns * 10; }
 
 // x times the share of a normal distribution that lies below x (Abramowitz and Stegun 7.1.26: off by 1.5e-7 at most).
 __device__ __forceinline__ float gelu_near(float x) {
@@ -100,10 +102,30 @@ __device__ __forceinline__ float2 row_scale(const Moments& moments, int parts, i
   return {mean, rsqrtf(squares / (parts * width) + eps)};
 }
 
-// Brings what is known of a tile's columns near, 128 bytes a thread.
-template <int COLUMNS> __device__ __forceinline__ void prefetch_columns(const float4* columns) {
-  const int line = threadIdx.x % 128;
-  if (line < COLUMNS / 16) asm volatile("prefetch.global.L1 [%0];" ::"l"(columns + line * 8));
+// Fetches what a tile's columns have added, and what shifts them: 16 bytes a thread of a group.
+template <typename T, int FINISH, int COLUMNS>
+__device__ __forceinline__ void fetch_columns(uint32_t to, const Job& job, const Besides& besides, int picture, int column) {
+  const int run = threadIdx.x % 128, shift = run - COLUMNS / 2;
+  if (run < COLUMNS / 2) copy_run(to + run * 16, besides.columns + column / 2 + run);
+  if (FINISH & SHIFTED && shift >= 0 && shift < COLUMNS / 8)
+    copy_run(to + run * 16, static_cast<const T*>(besides.shift) + (size_t)picture * job.outputs + column + shift * 8);
+}
+
+// What two columns have added: a pair, then what goes with it.
+template <typename T, int FINISH, int COLUMNS> __device__ __forceinline__ float4 load_columns(uint32_t kept, int block) {
+  const uint32_t from = kept + (block * 4 + threadIdx.x % 4) * 16;
+  float4 own = {};
+  if (FINISH & (NORMED | SPLIT))
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(own.x), "=f"(own.y), "=f"(own.z), "=f"(own.w) : "r"(from));
+  else asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(own.x), "=f"(own.y) : "r"(from));
+  if (FINISH & SHIFTED) {
+    uint32_t both;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(both) : "r"(kept + COLUMNS * 8 + (block * 4 + threadIdx.x % 4) * 4));
+    const float2 by = unpack<T>(both);
+    own.x += by.x;
+    own.y += by.y;
+  }
+  return own;
 }
 
 // Row tile and first column of a tile: through the rows of a band, then to its next columns, then to the next band.
@@ -147,7 +169,7 @@ struct Part {
 // What a group of four warps does with its sums: a part of 64 rows goes through `staging` to the picture `y`.
 template <typename T, int FINISH, int COLUMNS>
 __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, const Besides& besides, const void* y,
-                                       uint32_t staging, const Moments (&moments)[2], const Part& part) {
+                                       uint32_t staging, uint32_t kept, const Moments (&moments)[2], const Part& part) {
   constexpr int STEP = FINISH & GATED ? 2 : 1, LINE = line_of(FINISH), RUNS = LINE / 16;
   const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
   // Where this thread's first number lies in a chunk: runs of 16 bytes of a line are shuffled as the copy engine does.
@@ -166,28 +188,17 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
 #pragma unroll
     for (int half = 0; half < 2; ++half) split[half] = part.first + row + 8 * half < job.split ? 0.0f : 1.0f;
   }
-  const float4* columns = besides.columns + part.column / 2 + lane % 4;
-  const uint32_t* shift = reinterpret_cast<const uint32_t*>(static_cast<const T*>(besides.shift) +
-                                                            (size_t)part.at.w * job.outputs + part.column) + lane % 4;
+  float4 next[STEP]; // columns are loaded a run ahead, before what the run before stores
+#pragma unroll
+  for (int i = 0; i < STEP; ++i) next[i] = load_columns<T, FINISH, COLUMNS>(kept, i);
 #pragma unroll
   for (int run = 0; run < COLUMNS / 8 / STEP; ++run) {
     float2 value[2][STEP];
 #pragma unroll
     for (int i = 0; i < STEP; ++i) {
       const int block = run * STEP + i;
-      float2 bias, sums;
-      if (FINISH & (NORMED | SPLIT)) {
-        const float4 own = __ldg(columns + block * 4);
-        bias = {own.x, own.y};
-        sums = {own.z, own.w};
-      } else {
-        bias = __ldg(reinterpret_cast<const float2*>(columns + block * 4));
-      }
-      if (FINISH & SHIFTED) {
-        const float2 by = unpack<T>(__ldg(shift + block * 4));
-        bias.x += by.x;
-        bias.y += by.y;
-      }
+      const float2 bias = {next[i].x, next[i].y}, sums = {next[i].z, next[i].w};
+      if (block + STEP < COLUMNS / 8) next[i] = load_columns<T, FINISH, COLUMNS>(kept, block + STEP);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float2 sum = {d[block * 4 + half * 2], d[block * 4 + half * 2 + 1]};
@@ -311,9 +322,11 @@ template <typename T, int FINISH, int COLUMNS>
 __device__ __forceinline__ void multiply_halves(const void* y, const void* residual, const Job& job, const Besides& besides,
                                                 uint32_t tiles, uint32_t full, uint32_t free, uint32_t extra) {
   constexpr int STAGE_BYTES = stage_of(COLUMNS);
-  const int half = threadIdx.x / 128 - 1, runs = job.taps * job.depth;
+  const int half = common(threadIdx.x / 128) - 1, runs = common(job.taps * job.depth);
   if (half >= job.groups) return;
   const uint32_t staging = tiles + STAGES * stage_of(COLUMNS) + half * part_of(FINISH, COLUMNS);
+  const uint32_t kept = tiles + STAGES * stage_of(COLUMNS) + 2 * part_of(FINISH, COLUMNS) + half * kept_of(COLUMNS);
+  const uint64_t first_tile = tile_at(tiles);
   const bool speaks = threadIdx.x % 128 == 0;
   int stage = 0, turn = 0, round = 0;
   float d[COLUMNS / 2];
@@ -331,16 +344,15 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
     }
     Moments moments[2];
     if (FINISH & NORMED) load_part(moments, job, besides, first);
-    prefetch_columns<COLUMNS>(besides.columns + column / 2);
+    fetch_columns<T, FINISH, COLUMNS>(kept, job, besides, at.w, column);
     int last = stage;
     for (int run = 0; run < runs; ++run) {
-      const uint32_t rows = tiles + stage * STAGE_BYTES + half * (ROW_BYTES / 2);
-      const uint32_t columns = tiles + stage * STAGE_BYTES + ROW_BYTES;
+      const uint64_t rows = tile_behind(first_tile, stage * STAGE_BYTES), columns = tile_behind(rows, ROW_BYTES);
       barrier_wait(full + 8 * stage, turn);
       products_begin();
 #pragma unroll
       for (int part = 0; part < 4; ++part)
-        product_step<T>(d, tile_at(rows + part * 32), tile_at(columns + part * 32), run | part);
+        product_step<T>(d, tile_behind(rows, half * (ROW_BYTES / 2) + part * 32), tile_behind(columns, part * 32), part ? 1 : run);
       products_commit();
       products_wait<1>();
       if (speaks && run > 0) barrier_arrive(free + 8 * last);
@@ -351,8 +363,9 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
     pin(d);
     if (speaks) barrier_arrive(free + 8 * last);
     if (FINISH & ADDED) barrier_wait(extra + 8 * half, round & 1);
-    else asm volatile("bar.sync %0, 128;" ::"r"(half + 1) : "memory");
-    finish<T, FINISH, COLUMNS>(d, job, besides, y, staging, moments, {first, at, column});
+    runs_wait();
+    asm volatile("bar.sync %0, 128;" ::"r"(half + 1) : "memory");
+    finish<T, FINISH, COLUMNS>(d, job, besides, y, staging, kept, moments, {first, at, column});
   }
   if (speaks) stores_done();
 }
@@ -362,8 +375,11 @@ template <typename T, int FINISH, int COLUMNS>
 __device__ __forceinline__ void multiply_turns(const void* y, const void* residual, const Job& job, const Besides& besides,
                                                uint32_t tiles, uint32_t full, uint32_t free, uint32_t extra) {
   constexpr int TURN = 2 * 128, STAGE_BYTES = stage_of(COLUMNS);
-  const int group = threadIdx.x / 128 - 1, runs = job.taps * job.depth, count = job.row_tiles * job.column_tiles;
+  const int group = common(threadIdx.x / 128) - 1, runs = common(job.taps * job.depth);
+  const int count = job.row_tiles * job.column_tiles;
   const uint32_t staging = tiles + STAGES * stage_of(COLUMNS), emptied = extra + 8;
+  const uint32_t kept = staging + 2 * part_of(FINISH, COLUMNS) + group * kept_of(COLUMNS);
+  const uint64_t first_tile = tile_at(tiles);
   const bool speaks = threadIdx.x % 128 == 0;
   float d[2][COLUMNS / 2];
   if (group == 1) asm volatile("bar.arrive %0, %1;" ::"r"(3), "n"(TURN) : "memory");
@@ -376,17 +392,19 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
       load_part(moments[0], job, besides, row_tile * 128);
       load_part(moments[1], job, besides, row_tile * 128 + 64);
     }
-    prefetch_columns<COLUMNS>(besides.columns + column / 2);
+    const int4 at = tile_place(job, row_tile);
+    fetch_columns<T, FINISH, COLUMNS>(kept, job, besides, at.w, column);
     int stage = round * runs % STAGES, turn = round * runs / STAGES & 1, last = stage;
     asm volatile("bar.sync %0, %1;" ::"r"(3 + group), "n"(TURN) : "memory");
     for (int run = 0; run < runs; ++run) {
-      const uint32_t rows = tiles + stage * STAGE_BYTES, columns = rows + ROW_BYTES;
+      const uint64_t rows = tile_behind(first_tile, stage * STAGE_BYTES), columns = tile_behind(rows, ROW_BYTES);
       barrier_wait(full + 8 * stage, turn);
       products_begin();
 #pragma unroll
       for (int part = 0; part < 4; ++part) {
-        product_step<T>(d[0], tile_at(rows + part * 32), tile_at(columns + part * 32), run | part);
-        product_step<T>(d[1], tile_at(rows + ROW_BYTES / 2 + part * 32), tile_at(columns + part * 32), run | part);
+        const uint64_t right = tile_behind(columns, part * 32);
+        product_step<T>(d[0], tile_behind(rows, part * 32), right, part ? 1 : run);
+        product_step<T>(d[1], tile_behind(rows, ROW_BYTES / 2 + part * 32), right, part ? 1 : run);
       }
       products_commit();
       products_wait<1>();
@@ -401,7 +419,8 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
     pin(d[1]);
     if (speaks) barrier_arrive(free + 8 * last);
     barrier_wait(emptied, round & 1 ^ 1);
-    const int4 at = tile_place(job, row_tile);
+    runs_wait();
+    asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory");
     if (FINISH & ADDED) {
       if (speaks) {
         barrier_expect(extra, 2 * part_of(FINISH, COLUMNS));
@@ -412,7 +431,7 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      finish<T, FINISH, COLUMNS>(d[half], job, besides, y, staging + half * part_of(FINISH, COLUMNS), moments[half],
+      finish<T, FINISH, COLUMNS>(d[half], job, besides, y, staging + half * part_of(FINISH, COLUMNS), kept, moments[half],
                         {row_tile * 128 + half * 64, half_place(job, at, half), column});
     if (speaks) {
       stores_read();
@@ -432,8 +451,8 @@ __device__ void multiply(const void* x, const void* weight, const void* y, const
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ unsigned char raw[];
   __shared__ uint64_t barriers[2 * STAGES + 2];
-  const uint32_t tiles = (shared_address(raw) + 1023) / 1024 * 1024;
-  const uint32_t full = shared_address(barriers), free = full + 8 * STAGES, extra = free + 8 * STAGES;
+  const uint32_t tiles = common((shared_address(raw) + 1023) / 1024 * 1024);
+  const uint32_t full = common(shared_address(barriers)), free = full + 8 * STAGES, extra = free + 8 * STAGES;
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_make(full + 8 * stage, 1);
