@@ -224,7 +224,9 @@ impl Weights {
         let grid = (count.min(gpu.processors), 1, 1);
         let threads = Threads { grid, block: (384, 1), shared: self.shared() };
         let [halves, turns] = self.kernels(follow)?;
-        let name = if self.gated || count > gpu.processors { turns } else { halves };
+        // What follows a convolution is short beside its products: there is nothing to gain by hiding it.
+        let hides = count > gpu.processors && job.taps == 1;
+        let name = if self.gated || hides { turns } else { halves };
         gpu.launch_early((Source::Product, name, Some(x.dtype())), threads, &args)
     }
 
@@ -274,7 +276,7 @@ impl Weights {
             (true, true, false, false, false) => Ok(["multiply_normed_gated_turns"; 2]),
             (true, false, false, false, false) => Ok(["multiply_gated_turns"; 2]),
             (false, true, false, false, false) => Ok(["multiply_normed_halves", "multiply_normed_turns"]),
-            (false, false, true, false, false) => Ok(["multiply_shifted_halves", "multiply_shifted_turns"]),
+            (false, false, true, false, false) => Ok(["multiply_shifted_halves"; 2]),
             (false, false, false, true, true) => {
                 Ok(["multiply_added_measured_halves", "multiply_added_measured_turns"])
             }

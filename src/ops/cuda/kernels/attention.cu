@@ -354,6 +354,11 @@ __device__ void attend_wide(const void* q, const void* k, const void* v, T* o, i
   const uint32_t k_free = v_full + 8 * STAGES, v_free = k_free + 8 * STAGES;
   const Place place = place_of(spread);
   const int group = threadIdx.x / 128, tiles = (keys + WIDE_KEYS - 1) / WIDE_KEYS;
+  if (threadIdx.x == 32) {
+    map_near(q);
+    map_near(k);
+    map_near(v);
+  }
   if (threadIdx.x == 0) {
     barrier_make(q_full, 1);
     for (int stage = 0; stage < STAGES; ++stage) {
@@ -442,6 +447,11 @@ __device__ void attend_short(const void* q, const void* k, const void* v, T* o, 
   const uint32_t q_tile = (shared_address(raw) + 1023) / 1024 * 1024;
   const uint32_t k_tile = q_tile + 64 * 128, v_tile = k_tile + SHORT_BYTES;
   const uint32_t scored = shared_address(barriers), mixed = scored + 8;
+  if (threadIdx.x == 32) {
+    map_near(q);
+    map_near(k);
+    map_near(v);
+  }
   if (threadIdx.x == 0) {
     barrier_make(scored, 1);
     barrier_make(mixed, 1);

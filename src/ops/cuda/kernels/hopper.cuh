@@ -65,6 +65,10 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, int parity) {
       "r"(parity)
       : "memory");
 }
+// Brings a map near before it is used.
+__device__ __forceinline__ void map_near(const void* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
 // Copies the box at (column, row, batch) of `map`.
 __device__ __forceinline__ void copy_box(uint32_t to, const void* map, uint32_t barrier, int column, int row, int batch) {
   asm volatile(
@@ -97,6 +101,11 @@ __device__ __forceinline__ void stores_commit() { asm volatile("cp.async.bulk.co
 // Waits until what was to be stored has been read.
 __device__ __forceinline__ void stores_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 __device__ __forceinline__ void stores_done() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+__device__ __forceinline__ uint32_t load_shared(uint32_t from) {
+  uint32_t both;
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(both) : "r"(from));
+  return both;
+}
 // Copies 16 bytes for this thread, which may wait for them.
 __device__ __forceinline__ void copy_run(uint32_t to, const void* from) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");

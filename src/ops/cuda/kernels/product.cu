@@ -119,9 +119,7 @@ template <typename T, int FINISH, int COLUMNS> __device__ __forceinline__ float4
     asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(own.x), "=f"(own.y), "=f"(own.z), "=f"(own.w) : "r"(from));
   else asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(own.x), "=f"(own.y) : "r"(from));
   if (FINISH & SHIFTED) {
-    uint32_t both;
-    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(both) : "r"(kept + COLUMNS * 8 + (block * 4 + threadIdx.x % 4) * 4));
-    const float2 by = unpack<T>(both);
+    const float2 by = unpack<T>(load_shared(kept + COLUMNS * 8 + (block * 4 + threadIdx.x % 4) * 4));
     own.x += by.x;
     own.y += by.y;
   }
@@ -188,17 +186,27 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
 #pragma unroll
     for (int half = 0; half < 2; ++half) split[half] = part.first + row + 8 * half < job.split ? 0.0f : 1.0f;
   }
-  float4 next[STEP]; // columns are loaded a run ahead, before what the run before stores
+  constexpr int AHEAD = 4; // blocks of columns loaded ahead, before what those before store
+  float4 next[AHEAD];
 #pragma unroll
-  for (int i = 0; i < STEP; ++i) next[i] = load_columns<T, FINISH, COLUMNS>(kept, i);
+  for (int i = 0; i < AHEAD; ++i) next[i] = load_columns<T, FINISH, COLUMNS>(kept, i);
+  const auto at = [&](int run, int half) { // where this thread's numbers of a run lie
+    return place + run / RUNS * (64 * LINE) + half * (8 * LINE) + (run % RUNS * 16 ^ shuffle);
+  };
+  uint32_t more[2][2]; // what is added, two runs ahead
+  if (FINISH & ADDED) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) more[i / 2][i % 2] = load_shared(at(i / 2, i % 2));
+  }
 #pragma unroll
   for (int run = 0; run < COLUMNS / 8 / STEP; ++run) {
     float2 value[2][STEP];
 #pragma unroll
     for (int i = 0; i < STEP; ++i) {
       const int block = run * STEP + i;
-      const float2 bias = {next[i].x, next[i].y}, sums = {next[i].z, next[i].w};
-      if (block + STEP < COLUMNS / 8) next[i] = load_columns<T, FINISH, COLUMNS>(kept, block + STEP);
+      float4& own = next[block % AHEAD];
+      const float2 bias = {own.x, own.y}, sums = {own.z, own.w};
+      if (block + AHEAD < COLUMNS / 8) own = load_columns<T, FINISH, COLUMNS>(kept, block + AHEAD);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float2 sum = {d[block * 4 + half * 2], d[block * 4 + half * 2 + 1]};
@@ -212,45 +220,42 @@ __device__ __forceinline__ void finish(float (&d)[COLUMNS / 2], const Job& job, 
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const uint32_t to = place + run / RUNS * (64 * LINE) + half * (8 * LINE) + (run % RUNS * 16 ^ shuffle);
       float2 made = value[half][0];
       if (FINISH & GATED) {
         made.x *= gelu_near(value[half][STEP - 1].x);
         made.y *= gelu_near(value[half][STEP - 1].y);
       }
       if (FINISH & ADDED) {
-        uint32_t both;
-        asm volatile("ld.shared.b32 %0, [%1];" : "=r"(both) : "r"(to));
-        const float2 more = unpack<T>(both);
-        made.x += more.x;
-        made.y += more.y;
+        const float2 by = unpack<T>(more[run % 2][half]);
+        made.x += by.x;
+        made.y += by.y;
+        if (run + 2 < COLUMNS / 8 / STEP) more[run % 2][half] = load_shared(at(run + 2, half));
       }
       const uint32_t both = pack<T>(made.x, made.y);
-      // No clobber: loads of what belongs to columns may pass.
-      asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(both));
+      asm volatile("st.shared.b32 [%0], %1;" ::"r"(at(run, half)), "r"(both));
       if (FINISH & MEASURED) {
         const float2 stored = unpack<T>(both);
         d[run * 4 + half * 2] = stored.x;
         d[run * 4 + half * 2 + 1] = stored.y;
       }
     }
+    if (run % RUNS == RUNS - 1) {
+      // A chunk is done: it is stored while the next one is made.
+      writes_shown();
+      asm volatile("bar.sync %0, 128;" ::"r"((int)threadIdx.x / 128) : "memory");
+      const int chunk = run / RUNS;
+      if (threadIdx.x % 128 == 0)
+        store_picture(y, staging + chunk * 64 * LINE, {part.column / STEP + chunk * (LINE / 2), part.at.y, part.at.z, part.at.w});
+    }
   }
-  writes_shown();
-  asm volatile("bar.sync %0, 128;" ::"r"((int)threadIdx.x / 128) : "memory");
-  if (threadIdx.x % 128 == 0) {
-#pragma unroll
-    for (int chunk = 0; chunk < chunks_of(COLUMNS); ++chunk)
-      store_picture(y, staging + chunk * 64 * LINE,
-                    {part.column / STEP + chunk * (LINE / 2), part.at.y, part.at.z, part.at.w});
-    stores_commit();
-  }
+  if (threadIdx.x % 128 == 0) stores_commit();
   if (FINISH & MEASURED) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int own = part.first + row + 8 * half;
-      const float2 kept = measure(d, half);
+      const float2 measured = measure(d, half);
       if (lane % 4 == 0 && own < job.rows)
-        besides.moments_out[(size_t)own * job.column_tiles + part.column / COLUMNS] = kept;
+        besides.moments_out[(size_t)own * job.column_tiles + part.column / COLUMNS] = measured;
     }
   }
 }
@@ -335,13 +340,6 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
     const int row_tile = order.x, column = order.y;
     const int first = (row_tile * job.groups + half) * 64;
     const int4 at = half_place(job, tile_place(job, row_tile), half);
-    if (speaks) {
-      stores_read();
-      if (FINISH & ADDED) {
-        barrier_expect(extra + 8 * half, part_of(FINISH, COLUMNS));
-        fetch_added<FINISH, COLUMNS>(staging, residual, extra + 8 * half, at, column);
-      }
-    }
     Moments moments[2];
     if (FINISH & NORMED) load_part(moments, job, besides, first);
     fetch_columns<T, FINISH, COLUMNS>(kept, job, besides, at.w, column);
@@ -354,6 +352,14 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
       for (int part = 0; part < 4; ++part)
         product_step<T>(d, tile_behind(rows, half * (ROW_BYTES / 2) + part * 32), tile_behind(columns, part * 32), part ? 1 : run);
       products_commit();
+      // Late enough not to be in the way of the first tiles, early enough to be there when the products are.
+      if (speaks && run == runs / 2) {
+        stores_read();
+        if (FINISH & ADDED) {
+          barrier_expect(extra + 8 * half, part_of(FINISH, COLUMNS));
+          fetch_added<FINISH, COLUMNS>(staging, residual, extra + 8 * half, at, column);
+        }
+      }
       products_wait<1>();
       if (speaks && run > 0) barrier_arrive(free + 8 * last);
       last = stage;
@@ -453,6 +459,11 @@ __device__ void multiply(const void* x, const void* weight, const void* y, const
   __shared__ uint64_t barriers[2 * STAGES + 2];
   const uint32_t tiles = common((shared_address(raw) + 1023) / 1024 * 1024);
   const uint32_t full = common(shared_address(barriers)), free = full + 8 * STAGES, extra = free + 8 * STAGES;
+  if (threadIdx.x == 128) {
+    map_near(x);
+    map_near(y);
+    if (FINISH & ADDED) map_near(residual);
+  }
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_make(full + 8 * stage, 1);
@@ -491,7 +502,7 @@ __device__ void multiply(const void* x, const void* weight, const void* y, const
   MULTIPLY_TYPES(FINISH, finish##_turns, true, 160)
 MULTIPLY_WAYS(0, plain)
 MULTIPLY_WAYS(NORMED, normed)
-MULTIPLY_WAYS(SHIFTED, shifted)
+MULTIPLY_TYPES(SHIFTED, shifted_halves, false, 160)
 MULTIPLY_WAYS(ADDED, added)
 MULTIPLY_WAYS(MEASURED, measured)
 MULTIPLY_WAYS(ADDED | MEASURED | SPLIT, added_measured)
