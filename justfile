@@ -23,6 +23,10 @@ bench *args:
 cuda:
     .ci/cuda
 
+# The kernels' tests under AddressSanitizer, with each set of instructions that this machine has; needs a nightly toolchain
+sanitize *args="ops::":
+    RUSTFLAGS=-Zsanitizer=address cargo +nightly test --lib --target {{ arch() }}-unknown-linux-gnu --target-dir target/sanitize -- {{ args }}
+
 # Make the fixtures anew; needs Python 3.11 (tests/fixtures/README.md)
 fixtures python="python3":
     {{ python }} tests/fixtures/make_tiny.py
