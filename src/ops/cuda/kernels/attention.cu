@@ -233,6 +233,12 @@ __device__ __forceinline__ void mix_step<__nv_bfloat16>(float (&d)[32], const ui
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+__device__ __forceinline__ void maps_near(const void* q, const void* k, const void* v) {
+  map_near(q);
+  map_near(k);
+  map_near(v);
+}
+
 // Queues the scores of 64 queries and a tile of keys.
 template <typename T, int N> __device__ __forceinline__ void scores_begin(float (&scores)[N], uint32_t q, uint32_t k) {
   products_begin();
@@ -354,11 +360,7 @@ __device__ void attend_wide(const void* q, const void* k, const void* v, T* o, i
   const uint32_t k_free = v_full + 8 * STAGES, v_free = k_free + 8 * STAGES;
   const Place place = place_of(spread);
   const int group = threadIdx.x / 128, tiles = (keys + WIDE_KEYS - 1) / WIDE_KEYS;
-  if (threadIdx.x == 32) {
-    map_near(q);
-    map_near(k);
-    map_near(v);
-  }
+  if (threadIdx.x == 32) maps_near(q, k, v);
   if (threadIdx.x == 0) {
     barrier_make(q_full, 1);
     for (int stage = 0; stage < STAGES; ++stage) {
@@ -447,11 +449,7 @@ __device__ void attend_short(const void* q, const void* k, const void* v, T* o, 
   const uint32_t q_tile = (shared_address(raw) + 1023) / 1024 * 1024;
   const uint32_t k_tile = q_tile + 64 * 128, v_tile = k_tile + SHORT_BYTES;
   const uint32_t scored = shared_address(barriers), mixed = scored + 8;
-  if (threadIdx.x == 32) {
-    map_near(q);
-    map_near(k);
-    map_near(v);
-  }
+  if (threadIdx.x == 32) maps_near(q, k, v);
   if (threadIdx.x == 0) {
     barrier_make(scored, 1);
     barrier_make(mixed, 1);
