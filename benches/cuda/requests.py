@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Times requests to a server of easel's on one GPU: one alone, then several at once, and prints a line for each round.
+"""Times requests to a server of easel's on one GPU: one alone, then several at once, and prints a line for each round; then as
+many clients that ask anew as soon as they have their answer.
 
-    python3 requests.py --easel target/release/easel [--model dummy:sdxl] [--dtype f16] [--at-once 8] [--rounds 2]
+    python3 requests.py --easel target/release/easel [--model dummy:sdxl] [--dtype f16] [--at-once 8] [--rounds 2] [--seconds 120]
 
 A request is a picture of 1024x1024 pixels, 30 Euler steps, guidance 5, and is over when its PNG has come back as base64. Prompts
 and seeds differ. The server has drawn one picture, and one round, before anything counts.
@@ -40,6 +41,31 @@ def at_once(address, count, first):
     return time.perf_counter() - start, each
 
 
+def unceasing(address, clients, seconds):
+    """When each picture was answered, in rising order, and the seconds that each took, of clients that ask for one after the
+    other."""
+    start = time.perf_counter()
+
+    def client(number):
+        answers = []
+        while time.perf_counter() - start < seconds:
+            taken = draw(address, 100_000 * (number + 1) + len(answers))
+            answers.append((time.perf_counter() - start, taken))
+        return answers
+
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        return sorted(answer for answers in pool.map(client, range(clients)) for answer in answers)
+
+
+def report_unceasing(answers, seconds, parts=4):
+    """Prints the rate in each part of the time, for the server learns that requests do not cease."""
+    for part in range(parts):
+        begin, end = seconds * part / parts, seconds * (part + 1) / parts
+        within = [taken for at, taken in answers if begin <= at < end]
+        print(f"    {begin:.0f} to {end:.0f} s: {len(within) / (end - begin):.3f} pictures a second, answered after "
+              f"{statistics.mean(within):.3f} s in the mean", flush=True)
+
+
 def ready(process):
     """The address that the server names, once it draws; what it says is passed on."""
     address = None
@@ -65,6 +91,7 @@ def main():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=0, help="how long clients ask without ceasing")
     args = parser.parse_args()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EASEL_")}
     with tempfile.TemporaryDirectory() as storage:
@@ -83,6 +110,10 @@ def main():
                 taken, each = at_once(address, args.at_once, 1000 * (number + 1))
                 print(f"{args.dtype}: {args.at_once} at once {taken:.3f} s, {taken / args.at_once:.3f} s each; answered after "
                       f"{statistics.mean(each):.3f} s in the mean", flush=True)
+            if args.seconds:
+                answers = unceasing(address, args.at_once, args.seconds)
+                print(f"{args.dtype}: {args.at_once} clients that do not cease", flush=True)
+                report_unceasing(answers, args.seconds)
         finally:
             process.terminate()
             process.communicate()

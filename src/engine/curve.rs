@@ -23,52 +23,78 @@ pub struct CurvePoint {
 
 /// How long measuring may take before it starts no further call.
 const BOUND: Duration = Duration::from_secs(10);
-/// A doubling of the rows that costs this much more shows that further rows bring nothing.
+/// On a processor, a doubling of the rows that costs this much more shows that further rows bring nothing.
 const FLAT: f64 = 1.9;
 /// Runs of each number of rows, of which the quickest counts. On a GPU the first makes plans and the second records.
 const RUNS: usize = 2;
 const RUNS_ON_A_GPU: usize = 4;
 
-/// Measures encode, decode, and UNet calls of 1, 2, 4, .. rows up to `most_rows` at `size`, or else the model's own.
+/// Measures encode, decode, and UNet calls of 1, 2, 4, .. rows up to `most_rows` at `size`, or else the model's own. Calls of two
+/// rows or more are for jobs with the model's own guidance, whose second rows may cost less than the first.
 ///
-/// Stops when further rows bring nothing, do not fit into memory, or time runs out.
+/// On a processor it stops when further rows bring nothing. On a GPU what lies between two rows and the most that fit into its
+/// memory is near a straight line, and not measured: each number of rows there costs seconds to prepare. It stops when time
+/// runs out, too.
 ///
 /// # Errors
-/// If the device fails in another way.
+/// If the device fails in another way than for want of memory.
 pub fn measure(pipeline: &Pipeline, most_rows: u32, size: Option<Size>) -> Result<Vec<CurvePoint>> {
     let began = Instant::now();
-    let request = probe_request(pipeline, size)?;
-    let (height, width) = pipeline.latent_size(request.size);
+    let (alone, usual) =
+        (probe_request(pipeline, size, Some(Guidance::new(1.0)?))?, probe_request(pipeline, size, None)?);
+    let (height, width) = pipeline.latent_size(alone.size);
     let area = (height * width) as u64;
     let point = |stage, rows, taken| CurvePoint { stage, area, rows, taken };
-    let runs = if pipeline.memory_taken().is_some() { RUNS_ON_A_GPU } else { RUNS };
-    if runs > RUNS {
-        pipeline.decode(&start(pipeline, &request, 0)?)?;
+    let on_a_gpu = pipeline.memory_taken().is_some();
+    let runs = if on_a_gpu { RUNS_ON_A_GPU } else { RUNS };
+    if on_a_gpu {
+        pipeline.decode(&start(pipeline, &alone, 0)?)?;
     }
-    let (job, encode) = timed(|| start(pipeline, &request, 0))?;
+    let (job, encode) = timed(|| start(pipeline, &alone, 0))?;
     let (_, decode) = timed(|| pipeline.decode(&job))?;
     let mut points = vec![point(Stage::Encode, 1, encode), point(Stage::Decode, 1, decode)];
     let mut jobs = vec![job];
-    let mut before: Option<Duration> = None;
-    let mut rows = 1;
-    while rows <= most_rows {
-        while jobs.len() < rows as usize {
-            jobs.push(start(pipeline, &request, jobs.len() as u32)?);
+    let (mut rows, mut most_rows) = (1, most_rows);
+    let mut before: Option<(u32, Duration)> = None;
+    loop {
+        match quickest(pipeline, &mut jobs, runs) {
+            Err(error) if *error.kind() == ErrorKind::DeviceMemory && rows > 1 => most_rows = rows / 2,
+            taken => {
+                let taken = taken?;
+                points.push(point(Stage::Denoise, rows, taken));
+                let flat = before.is_some_and(|(_, before)| taken > before.mul_f64(FLAT));
+                if flat && !on_a_gpu {
+                    break;
+                }
+                before = Some((rows, taken));
+            }
         }
-        let taken = match quickest(pipeline, &mut jobs, runs) {
-            Err(error) if *error.kind() == ErrorKind::DeviceMemory && rows > 1 => break,
-            taken => taken?,
-        };
-        points.push(point(Stage::Denoise, rows, taken));
-        let brings_nothing = before.is_some_and(|before| taken.as_secs_f64() > FLAT * before.as_secs_f64());
-        let next = taken * (2 * runs as u32);
-        if brings_nothing || began.elapsed() + next > BOUND {
-            break;
-        }
-        before = Some(taken);
-        rows *= 2;
+        let Some(known) = before else { break };
+        let left = BOUND.saturating_sub(began.elapsed()) / runs as u32;
+        let Some(next) = next_rows(known, (most_rows, left), on_a_gpu) else { break };
+        rows = next;
+        jobs = usual_jobs(pipeline, &usual, rows)?;
     }
     Ok(points)
+}
+
+/// The rows that are measured after those that are `known`: at most so many as a call of them is likely to end in the time
+/// that is left for it.
+fn next_rows(known: (u32, Duration), (most_rows, left): (u32, Duration), on_a_gpu: bool) -> Option<u32> {
+    let (rows, taken) = known;
+    let affordable = f64::from(rows) * left.as_secs_f64() / taken.as_secs_f64().max(f64::MIN_POSITIVE);
+    let most = most_rows.min(affordable as u32);
+    let next = if on_a_gpu && rows > 1 { 1 << most.checked_ilog2()? } else { 2 * rows };
+    (rows < next && next <= most).then_some(next)
+}
+
+/// Jobs of `request` that make up a call of at most `rows` rows.
+fn usual_jobs(pipeline: &Pipeline, request: &GenerateRequest, rows: u32) -> Result<Vec<Job>> {
+    let mut jobs: Vec<Job> = Vec::new();
+    while jobs.iter().map(Job::rows).sum::<usize>() < rows as usize {
+        jobs.push(start(pipeline, request, jobs.len() as u32)?);
+    }
+    Ok(jobs)
 }
 
 /// The quickest of a few calls with all of `jobs`.
@@ -87,14 +113,14 @@ fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
     Ok((result, began.elapsed()))
 }
 
-/// A request of one row whose plan outlasts the measuring.
-fn probe_request(pipeline: &Pipeline, size: Option<Size>) -> Result<GenerateRequest> {
-    let options = Options {
-        size: size.map(Into::into),
-        guidance: Some(Guidance::new(1.0)?),
-        steps: Some(Steps::new(100)?),
-        ..Options::default()
-    };
+/// A request whose plan outlasts the measuring.
+fn probe_request(
+    pipeline: &Pipeline,
+    size: Option<Size>,
+    guidance: Option<Guidance>,
+) -> Result<GenerateRequest> {
+    let options =
+        Options { size: size.map(Into::into), guidance, steps: Some(Steps::new(100)?), ..Options::default() };
     options.resolve(Prompt::new("a picture")?, pipeline.defaults(), Seed(0))
 }
 
@@ -204,6 +230,25 @@ mod tests {
         let text = text("easel 1 sketch", &points);
         assert_eq!(parse(&text, "easel 1 sketch"), Some(points));
         assert_eq!(parse(&text, "easel 2 sketch"), None);
+    }
+
+    #[test]
+    fn rows_double_on_a_processor_and_a_gpu_goes_on_to_the_most() {
+        let (taken, ample) = (Duration::from_millis(10), Duration::from_secs(9));
+        let next = |rows, most, left, on_a_gpu| next_rows((rows, taken), (most, left), on_a_gpu);
+        assert_eq!([1, 2, 4, 8].map(|rows| next(rows, 12, ample, false)), [Some(2), Some(4), Some(8), None]);
+        assert_eq!([1, 2, 8].map(|rows| next(rows, 12, ample, true)), [Some(2), Some(8), None]);
+        assert_eq!(next(1, 1, ample, true), None);
+    }
+
+    #[test]
+    fn no_more_rows_are_measured_than_there_is_time_for() {
+        let next = |left, on_a_gpu| next_rows((2, Duration::from_secs(1)), (16, left), on_a_gpu);
+        assert_eq!(next(Duration::from_millis(2500), true), Some(4));
+        for on_a_gpu in [false, true] {
+            assert_eq!(next(Duration::from_millis(1500), on_a_gpu), None);
+            assert_eq!(next(Duration::ZERO, on_a_gpu), None);
+        }
     }
 
     #[test]

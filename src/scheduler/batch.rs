@@ -23,7 +23,8 @@ pub(super) struct Terms {
     pub seconds: Vec<f64>,
     /// The most rows of a call, unless it is for a single job.
     pub budget: u32,
-    /// All jobs that want the device, in this group and others.
+    /// All jobs that want the device, in this group and others, and those that are likely to come while it is busy: as
+    /// many again as it has drawn since it was last idle.
     pub jobs: usize,
 }
 
@@ -38,30 +39,36 @@ pub(super) struct Batch {
 
 /// The batch that the earliest due of `candidates` lead.
 ///
-/// A further job shares the call where that saves others more time than it costs those inside. It makes the call
+/// Further jobs share the call where that saves others more time than it costs those inside. Each makes the call
 /// longer by `longer`, for each of the jobs that are in it already; and it spares the device a call of its own, less
-/// what it lengthens this one by, which is won for that job itself and for each that waits. On a device where rows cost
+/// what it lengthens this one by, which is won for that job itself and for each that waits or will. Of all numbers of jobs the one that wins most is taken: a
+/// device may run odd numbers of rows no faster than the next even one. On a device where rows cost
 /// the same each, nothing is ever won, and the call has one job.
 pub(super) fn assemble(mut candidates: Vec<Candidate>, terms: &Terms) -> Batch {
     candidates.sort_by_key(|candidate| (candidate.due, candidate.id));
     let seconds = |rows: u32| terms.seconds[rows as usize];
     let mut batch = Batch::default();
+    let mut won = 0.0;
+    // Members and rows of the batch that won most so far.
+    let mut best = (0.0, 0, 0);
     for candidate in candidates {
-        let rows = batch.rows + candidate.rows;
-        if !batch.members.is_empty() {
+        let (inside, rows) = (batch.members.len(), batch.rows + candidate.rows);
+        if inside > 0 {
             if rows > terms.budget {
                 continue;
             }
             let longer = seconds(rows) - seconds(batch.rows);
             let spared = seconds(candidate.rows) - longer;
-            let winners = (terms.jobs - batch.members.len()) as f64;
-            if batch.members.len() as f64 * longer >= winners * spared {
-                continue;
-            }
+            won += (terms.jobs - inside) as f64 * spared - inside as f64 * longer;
         }
         batch.rows = rows;
         batch.members.push(candidate);
+        if inside == 0 || won > best.0 {
+            best = (won, inside + 1, rows);
+        }
     }
+    batch.members.truncate(best.1);
+    batch.rows = best.2;
     let shares: f64 = batch.members.iter().map(|member| member.share).sum();
     batch.worth = shares / seconds(batch.rows).max(f64::MIN_POSITIVE);
     batch
@@ -108,6 +115,15 @@ mod tests {
         assert_eq!(assemble(candidates(2, 1), &terms(&H100, 4096, 2)).rows, 2);
         assert_eq!(assemble(candidates(2, 1), &terms(&H100, 16384, 2)).rows, 1);
         assert_eq!(assemble(candidates(2, 1), &terms(&H100, 16384, 20)).rows, 2);
+    }
+
+    #[test]
+    fn a_batch_grows_past_rows_that_cost_as_much_as_more_would() {
+        // Three rows cost as much as four, so that the third saves nothing by itself.
+        let seconds = vec![0.0, 1.0, 1.9, 2.9, 2.9];
+        let terms = Terms { seconds, budget: 4, jobs: 40 };
+        assert_eq!(assemble(candidates(3, 1), &terms).rows, 2);
+        assert_eq!(assemble(candidates(4, 1), &terms).rows, 4);
     }
 
     #[test]

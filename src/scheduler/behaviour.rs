@@ -98,6 +98,31 @@ fn a_device_that_gains_nothing_from_rows_takes_the_shortest_job_first_and_lets_i
     assert_eq!(scene.drawn.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2, 0]);
 }
 
+/// The most jobs of a call while as many large ones are drawn, two of them there at a time.
+fn most_at_once(scene: &mut Scene, jobs: std::ops::Range<u64>) -> usize {
+    let (drawn, mut next, mut most) = (scene.drawn.len(), jobs.start, 0);
+    while next < jobs.end || scene.drawn.len() - drawn < jobs.clone().count() {
+        if next < jobs.end && scene.scheduler.waiting() + scene.scheduler.inside() < 2 {
+            scene.add(large(job(next, next, 10)));
+            next += 1;
+            continue;
+        }
+        if let Work::Denoise(ids) = scene.turn() {
+            most = most.max(ids.len());
+        }
+    }
+    most
+}
+
+#[test]
+fn rows_that_save_little_share_calls_once_requests_have_not_ceased_for_long() {
+    let mut scene = Scene::new(&H100);
+    assert_eq!(most_at_once(&mut scene, 0..3), 1);
+    assert_eq!(most_at_once(&mut scene, 3..50), 1 + 1);
+    assert!(scene.scheduler.is_empty());
+    assert_eq!(most_at_once(&mut scene, 50..53), 1, "it was idle");
+}
+
 /// When a long job is drawn while short ones keep the line full, as a multiple of the time that it takes alone.
 fn under_short_ones(device: &'static Device, same_caller: bool) -> f64 {
     let mut scene = Scene::with(device, Limits { queue: 20, ..LIMITS });

@@ -95,7 +95,7 @@ impl Scheduler {
         Terms {
             seconds: (0..=budget.max(2)).map(time).collect(),
             budget,
-            jobs: self.line.len() + self.inside.len(),
+            jobs: self.line.len() + self.inside.len() + self.drawn,
         }
     }
 }

@@ -77,6 +77,8 @@ pub struct Scheduler {
     /// Seconds that encodes and decodes may still begin in before the next evaluation.
     pause: f64,
     pace: Pace,
+    /// Jobs drawn since the device last had nothing to do.
+    pub(super) drawn: usize,
     /// See [`Task::stretch`].
     stretch: f64,
     draining: bool,
@@ -108,6 +110,7 @@ impl Scheduler {
             given: None,
             pause: 0.0,
             pace: Pace::default(),
+            drawn: 0,
             stretch,
             draining: false,
         }
@@ -134,6 +137,9 @@ impl Scheduler {
         }
         if self.line.contains(job.id) || self.running(job.id).is_some() {
             return Err(Error::internal(format!("there is a job {} already", job.id.0)));
+        }
+        if self.is_empty() {
+            self.drawn = 0;
         }
         let seconds = |stage, rows| self.costs.seconds(stage, job.group.area(), rows);
         let ends = seconds(Stage::Encode, 1) + seconds(Stage::Decode, 1);
@@ -249,6 +255,7 @@ impl Scheduler {
             Work::Denoise(ids) => ids.into_iter().for_each(|id| self.evaluated(id)),
             Work::Decode(id) => {
                 self.remove(id);
+                self.drawn += 1;
             }
             Work::Idle => {}
         }

@@ -231,11 +231,12 @@ impl Gpu {
         if !self.hopper {
             return self.launch(kernel, threads, args);
         }
-        // SAFETY: plain numbers and unions of such.
-        let mut early: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
-        early.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-        early.value.programmaticStreamSerializationAllowed = 1;
-        self.start(kernel, threads, args, &mut [early])
+        self.start(kernel, threads, args, &mut [early()])
+    }
+
+    /// As [`Gpu::launch_early`] on Hopper, for a kernel whose blocks work together in twos.
+    pub fn launch_pairs(&self, kernel: Kernel, threads: Threads, args: &[Arg]) -> Result<()> {
+        self.start(kernel, threads, args, &mut [early(), pairs()])
     }
 
     fn start(
@@ -299,6 +300,31 @@ impl Gpu {
         self.modules.borrow_mut().insert(source, Arc::clone(&module));
         Ok(module)
     }
+}
+
+fn attribute(
+    id: sys::CUlaunchAttributeID,
+    set: impl FnOnce(&mut sys::CUlaunchAttributeValue),
+) -> sys::CUlaunchAttribute {
+    // SAFETY: plain numbers and unions of such.
+    let mut attribute: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
+    attribute.id = id;
+    set(&mut attribute.value);
+    attribute
+}
+
+/// A launch that may begin while the kernel ahead of it ends.
+fn early() -> sys::CUlaunchAttribute {
+    attribute(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, |value| {
+        value.programmaticStreamSerializationAllowed = 1;
+    })
+}
+
+/// A launch by clusters of two blocks.
+fn pairs() -> sys::CUlaunchAttribute {
+    attribute(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, |value| {
+        value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: 2, y: 1, z: 1 };
+    })
 }
 
 /// The dynamic shared memory that a block gets unasked.

@@ -63,6 +63,7 @@ pub(super) struct Job {
     box_x: i32,
     box_y: i32,
     groups: i32,
+    pairs: i32,
     row_tiles: i32,
     column_tiles: i32,
     band: i32,
@@ -200,7 +201,11 @@ impl Weights {
     ) -> Result<()> {
         let (batch, height, width, _) = x.dims4()?;
         let tiles = Tiles::of(gpu, [batch, height, width], self.weight.dim(0)?, self.gated);
-        let job = self.job(x, from, tiles, follow)?;
+        let count = tiles.count([batch, height, width]);
+        let taps = self.weight.elem_count() / self.weight.dim(0)? / x.dim(3)?;
+        let least: usize = std::env::var(if taps == 1 { "EASEL_PAIR_LIN" } else { "EASEL_PAIR_CONV" }).ok().and_then(|x| x.parse().ok()).unwrap_or(100000000);
+        let pairs = count.is_multiple_of(2) && tiles.rows() == ROWS && count * self.weight.dim(0)? / self.across >= least;
+        let job = self.job(x, from, tiles, follow, pairs)?;
         let residual = follow.residual.map(|x| x.contiguous()?.reshape(y.shape())).transpose()?;
         let shift = follow.shift.map(Tensor::contiguous).transpose()?;
         let at = |x: Option<&Tensor>| x.map_or(Ok(0), address);
@@ -214,7 +219,7 @@ impl Weights {
         let stored = [if self.gated { 16 } else { 32 }, part.across, part.down];
         let args = [
             Arg::Map(Map::pictures(x, [RUN, tiles.across, tiles.down])?),
-            Arg::Map(Map::weights(&self.weight, self.across)?),
+            Arg::Map(Map::weights(&self.weight, if pairs { self.across / 2 } else { self.across })?),
             Arg::Map(Map::pictures(y, stored)?),
             Arg::Map(Map::pictures(residual.as_ref().unwrap_or(y), stored)?),
             Arg::Job(job),
@@ -227,10 +232,11 @@ impl Weights {
         // What follows a convolution is short beside its products: there is nothing to gain by hiding it.
         let hides = count > gpu.processors && job.taps == 1;
         let name = if self.gated || hides { turns } else { halves };
-        gpu.launch_early((Source::Product, name, Some(x.dtype())), threads, &args)
+        let kernel = (Source::Product, name, Some(x.dtype()));
+        if pairs { gpu.launch_pairs(kernel, threads, &args) } else { gpu.launch_early(kernel, threads, &args) }
     }
 
-    fn job(&self, x: &Tensor, from: [i32; 2], tiles: Tiles, follow: Follow) -> Result<Job> {
+    fn job(&self, x: &Tensor, from: [i32; 2], tiles: Tiles, follow: Follow, pairs: bool) -> Result<Job> {
         let ((batch, height, width, inputs), outputs) = (x.dims4()?, self.weight.dim(0)?);
         let taps = self.weight.elem_count() / outputs / inputs;
         let rows = batch * height * width;
@@ -246,6 +252,7 @@ impl Weights {
             box_x: tiles.across as i32,
             box_y: tiles.down as i32,
             groups: (tiles.rows() / GROUP) as i32,
+            pairs: pairs.into(),
             row_tiles: tiles.count([batch, height, width]) as i32,
             column_tiles: (outputs / self.across) as i32,
             band: BAND as i32,

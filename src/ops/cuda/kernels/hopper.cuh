@@ -47,7 +47,7 @@ __device__ __forceinline__ int common(int x) { return __shfl_sync(~0u, x, 0); }
 __device__ __forceinline__ void barrier_make(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
 }
-// Makes barriers known to the copy engine.
+// Makes barriers known to the copy engine, and to the cluster.
 __device__ __forceinline__ void barriers_made() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -57,6 +57,10 @@ __device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes) {
 }
 __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+// Arrives at a barrier in whichever block of the cluster.
+__device__ __forceinline__ void barrier_arrive_there(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, int parity) {
   asm volatile(
@@ -91,6 +95,14 @@ __device__ __forceinline__ void copy_weights(uint32_t to, const void* map, uint3
       "l"(map), "r"(barrier), "r"(column), "r"(row)
       : "memory");
 }
+// Copies the box at (column, row) of a matrix to the same place in both blocks of a cluster, and tells the barrier of each.
+__device__ __forceinline__ void copy_weights_to_both(uint32_t to, const void* map, uint32_t barrier, int column, int row) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(column), "r"(row), "h"((short)3)
+      : "memory");
+}
 // Writes a box of a picture back; what lies beyond the picture is left out.
 __device__ __forceinline__ void store_picture(const void* map, uint32_t from, int4 at) {
   asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(map),
@@ -113,6 +125,23 @@ __device__ __forceinline__ void copy_run(uint32_t to, const void* from) {
 __device__ __forceinline__ void runs_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 // Makes ordinary writes to shared memory known to the copy engine.
 __device__ __forceinline__ void writes_shown() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Which block of its cluster this one is.
+__device__ __forceinline__ uint32_t cluster_rank() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+// Where `at` of this block's shared memory lies in that of another block of the cluster.
+__device__ __forceinline__ uint32_t in_block(uint32_t at, uint32_t rank) {
+  uint32_t there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(at), "r"(rank));
+  return there;
+}
+// Waits for all threads of the cluster.
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 
 // Waits for the kernel before this one in the stream, and lets the next one begin.
 __device__ __forceinline__ void after_others() {

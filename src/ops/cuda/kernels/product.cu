@@ -24,6 +24,7 @@ struct Job {
   int wide, tall;       // a picture in tiles
   int box_x, box_y;     // a tile in pixels
   int groups;           // groups of warps that share a tile, 64 rows each
+  int pairs;            // 1 where blocks share the weights they fetch with another, of the neighbouring row tile; otherwise 0
   int row_tiles, column_tiles;
   int band;             // row tiles that are done with all columns before the next: both operands then stay in the cache
   int outputs;          // columns in all, a multiple of a tile's
@@ -126,11 +127,18 @@ template <typename T, int FINISH, int COLUMNS> __device__ __forceinline__ float4
   return own;
 }
 
-// Row tile and first column of a tile: through the rows of a band, then to its next columns, then to the next band.
-template <int COLUMNS> __device__ __forceinline__ int2 tile_order(const Job& job, int tile) {
-  const int whole = job.band * job.column_tiles, first = tile / whole * job.band, within = tile % whole;
-  const int rows = min(job.band, job.row_tiles - first);
-  return {first + within % rows, within / rows * COLUMNS};
+// Row tile and first column of this block's tile of a round: through the rows of a band, then to its next columns, then to the
+// next band. The blocks of a pair have neighbouring rows and the same columns.
+template <int COLUMNS> __device__ __forceinline__ int2 tile_order(const Job& job, int round) {
+  const int tile = (int)(blockIdx.x + round * gridDim.x) >> job.pairs, band = job.band >> job.pairs;
+  const int whole = band * job.column_tiles, first = tile / whole * band, within = tile % whole;
+  const int rows = min(band, (job.row_tiles >> job.pairs) - first);
+  return {(first + within % rows) << job.pairs | (int)blockIdx.x & job.pairs, within / rows * COLUMNS};
+}
+
+// Tiles of this block.
+__device__ __forceinline__ int rounds_of(const Job& job) {
+  return (job.row_tiles * job.column_tiles - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x;
 }
 
 // Where a tile lies: x, y, batch of its first pixel.
@@ -285,6 +293,14 @@ __device__ __forceinline__ void fetch_added(uint32_t to, const void* residual, u
                  {column + chunk * (line_of(FINISH) / 2), at.y, at.z, at.w});
 }
 
+// Fetches the weights of a stage; of a pair, each block a half for both.
+template <int COLUMNS>
+__device__ __forceinline__ void fetch_weights(uint32_t to, const void* weight, uint32_t barrier, int pairs, int run, int column) {
+  if (!pairs) return copy_weights(to, weight, barrier, run, column);
+  const int first = cluster_rank() * (COLUMNS / 2);
+  copy_weights_to_both(to + first * 128, weight, barrier, run, column + first);
+}
+
 // One thread fetches all stages of all tiles of this block. Weights are nobody's result: those of the first stages are fetched
 // while the kernel before this one ends.
 template <int COLUMNS>
@@ -292,17 +308,17 @@ __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, c
                                             uint32_t free) {
   constexpr int STAGE_BYTES = stage_of(COLUMNS);
   const int bytes = STAGE_BYTES - (2 - job.groups) * (ROW_BYTES / 2); // of a stage, that are fetched
-  const int ahead = min(STAGES, job.taps * job.depth), count = job.row_tiles * job.column_tiles;
-  const int first_column = tile_order<COLUMNS>(job, blockIdx.x).y;
+  const int ahead = min(STAGES, job.taps * job.depth), rounds = rounds_of(job);
+  const int first_column = tile_order<COLUMNS>(job, 0).y;
   for (int stage = 0; stage < ahead; ++stage) {
     barrier_expect(full + 8 * stage, bytes);
-    copy_weights(tiles + stage * STAGE_BYTES + ROW_BYTES, weight, full + 8 * stage,
-                 stage / job.depth * job.channels + stage % job.depth * 64, first_column);
+    fetch_weights<COLUMNS>(tiles + stage * STAGE_BYTES + ROW_BYTES, weight, full + 8 * stage, job.pairs,
+                           stage / job.depth * job.channels + stage % job.depth * 64, first_column);
   }
   after_others();
   int stage = 0, turn = 1, done = 0;
-  for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
-    const int2 order = tile_order<COLUMNS>(job, tile);
+  for (int round = 0; round < rounds; ++round) {
+    const int2 order = tile_order<COLUMNS>(job, round);
     const int4 at = tile_place(job, order.x);
     const int column = order.y;
     for (int tap = 0; tap < job.taps; ++tap) {
@@ -312,7 +328,7 @@ __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, c
         if (done >= ahead) {
           barrier_wait(free + 8 * stage, turn);
           barrier_expect(barrier, bytes);
-          copy_weights(to + ROW_BYTES, weight, barrier, tap * job.channels + run * 64, column);
+          fetch_weights<COLUMNS>(to + ROW_BYTES, weight, barrier, job.pairs, tap * job.channels + run * 64, column);
         }
         copy_picture(to, x, barrier, {run * 64, column_x, line, at.w});
         if (++stage == STAGES) stage = 0, turn ^= 1;
@@ -332,11 +348,12 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
   const uint32_t staging = tiles + STAGES * stage_of(COLUMNS) + half * part_of(FINISH, COLUMNS);
   const uint32_t kept = tiles + STAGES * stage_of(COLUMNS) + 2 * part_of(FINISH, COLUMNS) + half * kept_of(COLUMNS);
   const uint64_t first_tile = tile_at(tiles);
-  const bool speaks = threadIdx.x % 128 == 0;
-  int stage = 0, turn = 0, round = 0;
+  const int rounds = rounds_of(job);
+  const bool speaks = threadIdx.x % 128 == 0, frees = threadIdx.x % 128 <= job.pairs;
+  int stage = 0, turn = 0;
   float d[COLUMNS / 2];
-  for (int tile = blockIdx.x; tile < job.row_tiles * job.column_tiles; tile += gridDim.x, ++round) {
-    const int2 order = tile_order<COLUMNS>(job, tile);
+  for (int round = 0; round < rounds; ++round) {
+    const int2 order = tile_order<COLUMNS>(job, round);
     const int row_tile = order.x, column = order.y;
     const int first = (row_tile * job.groups + half) * 64;
     const int4 at = half_place(job, tile_place(job, row_tile), half);
@@ -361,13 +378,13 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
         }
       }
       products_wait<1>();
-      if (speaks && run > 0) barrier_arrive(free + 8 * last);
+      if (frees && run > 0) barrier_arrive_there(free + 8 * last);
       last = stage;
       if (++stage == STAGES) stage = 0, turn ^= 1;
     }
     products_wait<0>();
     pin(d);
-    if (speaks) barrier_arrive(free + 8 * last);
+    if (frees) barrier_arrive_there(free + 8 * last);
     if (FINISH & ADDED) barrier_wait(extra + 8 * half, round & 1);
     runs_wait();
     asm volatile("bar.sync %0, 128;" ::"r"(half + 1) : "memory");
@@ -382,16 +399,15 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
                                                uint32_t tiles, uint32_t full, uint32_t free, uint32_t extra) {
   constexpr int TURN = 2 * 128, STAGE_BYTES = stage_of(COLUMNS);
   const int group = common(threadIdx.x / 128) - 1, runs = common(job.taps * job.depth);
-  const int count = job.row_tiles * job.column_tiles;
+  const int rounds = rounds_of(job);
   const uint32_t staging = tiles + STAGES * stage_of(COLUMNS), emptied = extra + 8;
   const uint32_t kept = staging + 2 * part_of(FINISH, COLUMNS) + group * kept_of(COLUMNS);
   const uint64_t first_tile = tile_at(tiles);
-  const bool speaks = threadIdx.x % 128 == 0;
+  const bool speaks = threadIdx.x % 128 == 0, frees = threadIdx.x % 128 <= job.pairs;
   float d[2][COLUMNS / 2];
   if (group == 1) asm volatile("bar.arrive %0, %1;" ::"r"(3), "n"(TURN) : "memory");
-  for (int round = group; blockIdx.x + round * gridDim.x < count; round += 2) {
-    const int tile = blockIdx.x + round * gridDim.x;
-    const int2 order = tile_order<COLUMNS>(job, tile);
+  for (int round = group; round < rounds; round += 2) {
+    const int2 order = tile_order<COLUMNS>(job, round);
     const int row_tile = order.x, column = order.y;
     Moments moments[2][2];
     if (FINISH & NORMED) {
@@ -414,7 +430,7 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
       }
       products_commit();
       products_wait<1>();
-      if (speaks && run > 0) barrier_arrive(free + 8 * last);
+      if (frees && run > 0) barrier_arrive_there(free + 8 * last);
       last = stage;
       if (++stage == STAGES) stage = 0, turn ^= 1;
     }
@@ -423,7 +439,7 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
     products_wait<0>();
     pin(d[0]);
     pin(d[1]);
-    if (speaks) barrier_arrive(free + 8 * last);
+    if (frees) barrier_arrive_there(free + 8 * last);
     barrier_wait(emptied, round & 1 ^ 1);
     runs_wait();
     asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory");
@@ -449,7 +465,7 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
 #endif
 
 // x: [channels, width, height, batch] in boxes of 64 channels and a tile's pixels. weight: [taps * channels, outputs] in
-// boxes of 64 and COLUMNS. y, residual: as x with the channels that are left, in boxes of 32 columns, 16 of a gated map, and half
+// boxes of 64 and COLUMNS, half as many for pairs. y, residual: as x with the channels that are left, in boxes of 32 columns, 16 of a gated map, and half
 // a tile's pixels. 384 threads.
 template <typename T, int FINISH, bool TURNS, int COLUMNS>
 __device__ void multiply(const void* x, const void* weight, const void* y, const void* residual, const Job& job,
@@ -467,13 +483,13 @@ __device__ void multiply(const void* x, const void* weight, const void* y, const
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_make(full + 8 * stage, 1);
-      barrier_make(free + 8 * stage, TURNS ? 1 : job.groups);
+      barrier_make(free + 8 * stage, (TURNS ? 1 : job.groups) << job.pairs);
     }
     barrier_make(extra, 1);
     barrier_make(extra + 8, 1);
     barriers_made();
   }
-  __syncthreads();
+  cluster_sync();
   if (threadIdx.x < 128) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
     if (threadIdx.x == 0) fetch_tiles<COLUMNS>(x, weight, job, tiles, full, free);
@@ -481,8 +497,15 @@ __device__ void multiply(const void* x, const void* weight, const void* y, const
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     after_others();
-    if (TURNS) multiply_turns<T, FINISH, COLUMNS>(y, residual, job, besides, tiles, full, free, extra);
-    else multiply_halves<T, FINISH, COLUMNS>(y, residual, job, besides, tiles, full, free, extra);
+    // A stage is free when both blocks of a pair have done with it: two threads tell a block each.
+    const uint32_t freed = in_block(free, threadIdx.x & job.pairs);
+    if (TURNS) multiply_turns<T, FINISH, COLUMNS>(y, residual, job, besides, tiles, full, freed, extra);
+    else multiply_halves<T, FINISH, COLUMNS>(y, residual, job, besides, tiles, full, freed, extra);
+  }
+  // Neither block of a pair goes while the other may still write to it.
+  if (job.pairs) {
+    __syncwarp();
+    cluster_sync();
   }
 #endif
 }
