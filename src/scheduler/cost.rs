@@ -36,12 +36,16 @@ pub struct Costs {
     fits: u64,
     /// Rows that turned out too many, by class: no call may have more than the number here.
     caps: BTreeMap<i32, u32>,
+    /// Calls so far, by class and rows, of numbers of rows that are not measured.
+    met: BTreeMap<(i32, u32), u32>,
 }
 
 /// The share of the news in what is known.
 const NEWS: f64 = 0.1;
 /// A single time counts for at most so many times what was known: a first call of a new shape compiles and tunes.
 const SURPRISE: f64 = 3.0;
+/// The first calls of so many rows, which teach nothing: in one a GPU makes plans, in the next it records.
+const PREPARING: u32 = 2;
 /// The shortest time that is believed, in seconds: clocks may stand still, and ratios of times must be numbers.
 const SHORTEST: f64 = 1e-9;
 /// Rows must raise the throughput by this factor to pay; less is noise of the measurement.
@@ -71,10 +75,14 @@ impl Costs {
     /// Learns from work that was done for jobs.
     ///
     /// What is learned of some rows of a size also moves what is known of its other rows, by half (the device may have
-    /// become slower, or these rows alone). A size that was never measured begins with the nearest size's curve, which
+    /// become slower, or these rows alone). The first calls of a number of rows that was not measured only make the next ones
+    /// quick, and teach nothing. A size that was never measured begins with the nearest size's curve, which
     /// moves as a whole until each of its points has been measured.
     pub fn learn(&mut self, stage: Stage, (area, rows): (u64, u32), taken: Duration) {
         let class = class(area);
+        if stage == Stage::Denoise && self.prepares(class, rows) {
+            return;
+        }
         let scale = class_area(class) / area.max(1) as f64;
         let taken = taken.as_secs_f64().max(SHORTEST) * scale;
         if self.nearest(stage, class).is_none() {
@@ -91,6 +99,17 @@ impl Costs {
         }
         curve.insert(rows, Point { seconds, measured: true });
         self.curves.insert((stage, class), curve);
+    }
+
+    /// Counts a call of so many rows, and says whether it is one of the first, unless they were measured.
+    fn prepares(&mut self, class: i32, rows: u32) -> bool {
+        let curve = self.curves.get(&(Stage::Denoise, class));
+        if curve.and_then(|curve| curve.get(&rows)).is_some_and(|point| point.measured) {
+            return false;
+        }
+        let met = self.met.entry((class, rows)).or_insert(0);
+        *met += 1;
+        *met <= PREPARING
     }
 
     /// The curve of the nearest size at the rows that warm-up measures.
@@ -275,6 +294,20 @@ mod tests {
             let want = FLAT.seconds(Stage::Denoise, 4096, rows);
             assert!((costs.seconds(Stage::Denoise, 4096, rows) / want - 1.0).abs() < 0.05);
         }
+    }
+
+    #[test]
+    fn the_first_calls_of_so_many_rows_do_not_make_them_seem_slow() {
+        let mut costs = Costs::default();
+        for (rows, taken) in [(1, 1.0), (2, 1.5), (16, 8.5)] {
+            costs.measured(Stage::Denoise, (4096, rows), seconds(taken));
+        }
+        for _ in 0..PREPARING {
+            costs.learn(Stage::Denoise, (4096, 4), seconds(9.0));
+        }
+        assert_near(costs.seconds(Stage::Denoise, 4096, 4), 2.5);
+        costs.learn(Stage::Denoise, (4096, 4), seconds(2.0));
+        assert_near(costs.seconds(Stage::Denoise, 4096, 4), 2.45);
     }
 
     #[test]
