@@ -19,6 +19,9 @@ const STAGES: usize = 5;
 /// Row tiles of a band: with eight column tiles as many as there are processors, so that what runs at once shares most of what
 /// it fetches, and few enough that a band's rows stay in the cache while the weights pass.
 const BAND: usize = 16;
+/// Tiles for each processor from which on blocks work in pairs that share weights. There it spares power, which is what such a
+/// GPU is short of; short products take longer by it, for the two wait for each other.
+const PAIRED: usize = 7;
 /// Parts of a row whose moments the kernel reads, at most.
 const PARTS: usize = 8;
 /// Columns that a value and its gate lie apart.
@@ -201,11 +204,8 @@ impl Weights {
     ) -> Result<()> {
         let (batch, height, width, _) = x.dims4()?;
         let tiles = Tiles::of(gpu, [batch, height, width], self.weight.dim(0)?, self.gated);
-        let count = tiles.count([batch, height, width]);
-        let taps = self.weight.elem_count() / self.weight.dim(0)? / x.dim(3)?;
-        let least: usize = std::env::var(if taps == 1 { "EASEL_PAIR_LIN" } else { "EASEL_PAIR_CONV" }).ok().and_then(|x| x.parse().ok()).unwrap_or(100000000);
-        let pairs = count.is_multiple_of(2) && tiles.rows() == ROWS && count * self.weight.dim(0)? / self.across >= least;
-        let job = self.job(x, from, tiles, follow, pairs)?;
+        let job = self.job(gpu, x, from, tiles, follow)?;
+        let pairs = job.pairs == 1;
         let residual = follow.residual.map(|x| x.contiguous()?.reshape(y.shape())).transpose()?;
         let shift = follow.shift.map(Tensor::contiguous).transpose()?;
         let at = |x: Option<&Tensor>| x.map_or(Ok(0), address);
@@ -226,20 +226,27 @@ impl Weights {
             Arg::Besides(besides),
         ];
         let count = (job.row_tiles * job.column_tiles) as usize;
-        let grid = (count.min(gpu.processors), 1, 1);
+        let blocks = count.min(gpu.processors);
+        let grid = (if pairs { blocks / 2 * 2 } else { blocks }, 1, 1);
         let threads = Threads { grid, block: (384, 1), shared: self.shared() };
         let [halves, turns] = self.kernels(follow)?;
         // What follows a convolution is short beside its products: there is nothing to gain by hiding it.
         let hides = count > gpu.processors && job.taps == 1;
         let name = if self.gated || hides { turns } else { halves };
         let kernel = (Source::Product, name, Some(x.dtype()));
-        if pairs { gpu.launch_pairs(kernel, threads, &args) } else { gpu.launch_early(kernel, threads, &args) }
+        if pairs {
+            gpu.launch_pairs(kernel, threads, &args)
+        } else {
+            gpu.launch_early(kernel, threads, &args)
+        }
     }
 
-    fn job(&self, x: &Tensor, from: [i32; 2], tiles: Tiles, follow: Follow, pairs: bool) -> Result<Job> {
+    fn job(&self, gpu: &Gpu, x: &Tensor, from: [i32; 2], tiles: Tiles, follow: Follow) -> Result<Job> {
         let ((batch, height, width, inputs), outputs) = (x.dims4()?, self.weight.dim(0)?);
         let taps = self.weight.elem_count() / outputs / inputs;
         let rows = batch * height * width;
+        let (row_tiles, column_tiles) = (tiles.count([batch, height, width]), outputs / self.across);
+        let pairs = row_tiles.is_multiple_of(2) && row_tiles * column_tiles >= PAIRED * gpu.processors;
         Ok(Job {
             depth: inputs.div_ceil(RUN) as i32,
             taps: taps as i32,
@@ -253,8 +260,8 @@ impl Weights {
             box_y: tiles.down as i32,
             groups: (tiles.rows() / GROUP) as i32,
             pairs: pairs.into(),
-            row_tiles: tiles.count([batch, height, width]) as i32,
-            column_tiles: (outputs / self.across) as i32,
+            row_tiles: row_tiles as i32,
+            column_tiles: column_tiles as i32,
             band: BAND as i32,
             outputs: outputs as i32,
             rows: rows as i32,
@@ -413,9 +420,14 @@ mod tests {
     fn products_and_what_follows_them_are_those_of_the_reference() {
         let device = gpu();
         for (dtype, bound) in TYPES {
-            for (rows, inputs, outputs) in
-                [(1, 64, 160), (300, 128, 320), (1000, 640, 480), (2000, 320, 960), (3000, 320, 1120)]
-            {
+            for (rows, inputs, outputs) in [
+                (1, 64, 160),
+                (300, 128, 320),
+                (1000, 640, 480),
+                (2000, 320, 960),
+                (3000, 320, 1120),
+                (16_800, 64, 1120),
+            ] {
                 let what = format!("{dtype:?} {rows}x{inputs} to {outputs}");
                 let (weight, bias) = (scaled(&[outputs, inputs], 1, dtype), rounded(&[outputs], 2, dtype));
                 let (x, more) =
@@ -445,9 +457,9 @@ mod tests {
     fn maps_behind_a_norm_are_those_of_the_reference_even_far_from_zero() {
         let device = gpu();
         for (dtype, bound) in TYPES {
-            for offset in [0.0, 20.0] {
-                let what = format!("{dtype:?} from {offset}");
-                let (rows, inputs, width) = (3000, 320, 640);
+            for (rows, offset) in [(3000, 0.0), (3000, 20.0), (14_800, 20.0)] {
+                let what = format!("{dtype:?}, {rows} rows from {offset}");
+                let (inputs, width) = (320, 640);
                 let near = |x: Tensor| ((x * 0.5).unwrap() + 1.0).unwrap().to_dtype(dtype).unwrap();
                 let wide = |x: &Tensor| x.to_dtype(DType::F32).unwrap();
                 let (factors, summands) =
@@ -494,7 +506,7 @@ mod tests {
     fn enlarged_pictures_are_convolved_as_if_they_were_written_out() {
         let device = gpu();
         for (dtype, bound) in TYPES {
-            for (height, width) in [(1, 1), (5, 19), (5, 190), (32, 32), (40, 66)] {
+            for (height, width) in [(1, 1), (5, 19), (5, 190), (32, 32), (40, 66), (160, 192)] {
                 let what = format!("{dtype:?} {height}x{width}");
                 let (inputs, outputs) = (64, if height == 5 { 256 } else { 320 });
                 let (weight, bias) =
@@ -519,7 +531,7 @@ mod tests {
     fn convolutions_are_those_of_the_reference_whatever_the_picture() {
         let device = gpu();
         for (dtype, bound) in TYPES {
-            for (height, width) in [(1, 1), (5, 3), (18, 36), (32, 32), (9, 200), (40, 130)] {
+            for (height, width) in [(1, 1), (5, 3), (18, 36), (32, 32), (9, 200), (40, 130), (160, 192)] {
                 let what = format!("{dtype:?} {height}x{width}");
                 let (inputs, outputs) = (128, 320);
                 let (weight, bias) =
