@@ -66,7 +66,6 @@ pub(super) struct Job {
     box_x: i32,
     box_y: i32,
     groups: i32,
-    pairs: i32,
     row_tiles: i32,
     column_tiles: i32,
     band: i32,
@@ -204,8 +203,15 @@ impl Weights {
     ) -> Result<()> {
         let (batch, height, width, _) = x.dims4()?;
         let tiles = Tiles::of(gpu, [batch, height, width], self.weight.dim(0)?, self.gated);
-        let job = self.job(gpu, x, from, tiles, follow)?;
-        let pairs = job.pairs == 1;
+        let job = self.job(x, from, tiles, follow)?;
+        let count = (job.row_tiles * job.column_tiles) as usize;
+        // What follows a convolution is short beside its products: there is nothing to gain by hiding it.
+        let hides = self.gated || count > gpu.processors && job.taps == 1;
+        let pairs = hides
+            && self.across == COLUMNS
+            && follow.shift.is_none()
+            && job.row_tiles % 2 == 0
+            && count >= PAIRED * gpu.processors;
         let residual = follow.residual.map(|x| x.contiguous()?.reshape(y.shape())).transpose()?;
         let shift = follow.shift.map(Tensor::contiguous).transpose()?;
         let at = |x: Option<&Tensor>| x.map_or(Ok(0), address);
@@ -225,28 +231,21 @@ impl Weights {
             Arg::Job(job),
             Arg::Besides(besides),
         ];
-        let count = (job.row_tiles * job.column_tiles) as usize;
         let blocks = count.min(gpu.processors);
         let grid = (if pairs { blocks / 2 * 2 } else { blocks }, 1, 1);
         let threads = Threads { grid, block: (384, 1), shared: self.shared() };
-        let [halves, turns] = self.kernels(follow)?;
-        // What follows a convolution is short beside its products: there is nothing to gain by hiding it.
-        let hides = count > gpu.processors && job.taps == 1;
-        let name = if self.gated || hides { turns } else { halves };
-        let kernel = (Source::Product, name, Some(x.dtype()));
+        let [halves, turns, paired] = self.kernels(follow)?;
+        let kernel = |name| (Source::Product, name, Some(x.dtype()));
         if pairs {
-            gpu.launch_pairs(kernel, threads, &args)
-        } else {
-            gpu.launch_early(kernel, threads, &args)
+            return gpu.launch_pairs(kernel(paired), threads, &args);
         }
+        gpu.launch_early(kernel(if hides { turns } else { halves }), threads, &args)
     }
 
-    fn job(&self, gpu: &Gpu, x: &Tensor, from: [i32; 2], tiles: Tiles, follow: Follow) -> Result<Job> {
+    fn job(&self, x: &Tensor, from: [i32; 2], tiles: Tiles, follow: Follow) -> Result<Job> {
         let ((batch, height, width, inputs), outputs) = (x.dims4()?, self.weight.dim(0)?);
         let taps = self.weight.elem_count() / outputs / inputs;
         let rows = batch * height * width;
-        let (row_tiles, column_tiles) = (tiles.count([batch, height, width]), outputs / self.across);
-        let pairs = row_tiles.is_multiple_of(2) && row_tiles * column_tiles >= PAIRED * gpu.processors;
         Ok(Job {
             depth: inputs.div_ceil(RUN) as i32,
             taps: taps as i32,
@@ -259,9 +258,8 @@ impl Weights {
             box_x: tiles.across as i32,
             box_y: tiles.down as i32,
             groups: (tiles.rows() / GROUP) as i32,
-            pairs: pairs.into(),
-            row_tiles: row_tiles as i32,
-            column_tiles: column_tiles as i32,
+            row_tiles: tiles.count([batch, height, width]) as i32,
+            column_tiles: (outputs / self.across) as i32,
             band: BAND as i32,
             outputs: outputs as i32,
             rows: rows as i32,
@@ -271,9 +269,9 @@ impl Weights {
         })
     }
 
-    /// The kernels that do all of `follow`: with groups of warps that share tiles, for one tile a processor, and with groups
-    /// that take tiles by turns.
-    fn kernels(&self, follow: Follow) -> Result<[&'static str; 2]> {
+    /// The kernels that do all of `follow`: with groups of warps that share tiles, for one tile a processor; with groups that take
+    /// tiles by turns; and with blocks in pairs besides.
+    fn kernels(&self, follow: Follow) -> Result<[&'static str; 3]> {
         let Follow { normed, shift, residual, measured, split } = follow;
         if split.is_some() && !(residual.is_some() && measured) {
             return Err(Error::internal("no kernel splits rows behind such a product"));
@@ -281,22 +279,29 @@ impl Weights {
         if self.across == NARROW {
             let bare = normed.is_none() && shift.is_none() && residual.is_none() && !measured;
             return if bare {
-                Ok(["multiply_narrow_turns"; 2])
+                Ok(["multiply_narrow_turns"; 3])
             } else {
                 Err(Error::internal("narrow tiles are bare"))
             };
         }
+        macro_rules! ways {
+            ($halves:literal, $name:literal) => {
+                [
+                    concat!("multiply_", $halves),
+                    concat!("multiply_", $name, "_turns"),
+                    concat!("multiply_", $name, "_pairs"),
+                ]
+            };
+        }
         match (self.gated, normed.is_some(), shift.is_some(), residual.is_some(), measured) {
-            (true, true, false, false, false) => Ok(["multiply_normed_gated_turns"; 2]),
-            (true, false, false, false, false) => Ok(["multiply_gated_turns"; 2]),
-            (false, true, false, false, false) => Ok(["multiply_normed_halves", "multiply_normed_turns"]),
-            (false, false, true, false, false) => Ok(["multiply_shifted_halves"; 2]),
-            (false, false, false, true, true) => {
-                Ok(["multiply_added_measured_halves", "multiply_added_measured_turns"])
-            }
-            (false, false, false, true, false) => Ok(["multiply_added_halves", "multiply_added_turns"]),
-            (false, false, false, false, true) => Ok(["multiply_measured_halves", "multiply_measured_turns"]),
-            (false, false, false, false, false) => Ok(["multiply_plain_halves", "multiply_plain_turns"]),
+            (true, true, false, false, false) => Ok(ways!("normed_gated_turns", "normed_gated")),
+            (true, false, false, false, false) => Ok(ways!("gated_turns", "gated")),
+            (false, true, false, false, false) => Ok(ways!("normed_halves", "normed")),
+            (false, false, true, false, false) => Ok(["multiply_shifted_halves"; 3]),
+            (false, false, false, true, true) => Ok(ways!("added_measured_halves", "added_measured")),
+            (false, false, false, true, false) => Ok(ways!("added_halves", "added")),
+            (false, false, false, false, true) => Ok(ways!("measured_halves", "measured")),
+            (false, false, false, false, false) => Ok(ways!("plain_halves", "plain")),
             _ => Err(Error::internal("no kernel does all of this behind a product")),
         }
     }

@@ -24,7 +24,6 @@ struct Job {
   int wide, tall;       // a picture in tiles
   int box_x, box_y;     // a tile in pixels
   int groups;           // groups of warps that share a tile, 64 rows each
-  int pairs;            // 1 where blocks share the weights they fetch with another, of the neighbouring row tile; otherwise 0
   int row_tiles, column_tiles;
   int band;             // row tiles that are done with all columns before the next: both operands then stay in the cache
   int outputs;          // columns in all, a multiple of a tile's
@@ -129,16 +128,23 @@ template <typename T, int FINISH, int COLUMNS> __device__ __forceinline__ float4
 
 // Row tile and first column of this block's tile of a round: through the rows of a band, then to its next columns, then to the
 // next band. The blocks of a pair have neighbouring rows and the same columns.
-template <int COLUMNS> __device__ __forceinline__ int2 tile_order(const Job& job, int round) {
-  const int tile = (int)(blockIdx.x + round * gridDim.x) >> job.pairs, band = job.band >> job.pairs;
+template <int COLUMNS, bool PAIRS> __device__ __forceinline__ int2 tile_order(const Job& job, int round) {
+  const int tile = (int)(blockIdx.x + round * gridDim.x) >> PAIRS, band = job.band >> PAIRS;
   const int whole = band * job.column_tiles, first = tile / whole * band, within = tile % whole;
-  const int rows = min(band, (job.row_tiles >> job.pairs) - first);
-  return {(first + within % rows) << job.pairs | (int)blockIdx.x & job.pairs, within / rows * COLUMNS};
+  const int rows = min(band, (job.row_tiles >> PAIRS) - first);
+  return {(first + within % rows) << PAIRS | (int)blockIdx.x & PAIRS, within / rows * COLUMNS};
 }
 
-// Tiles of this block.
-__device__ __forceinline__ int rounds_of(const Job& job) {
-  return (job.row_tiles * job.column_tiles - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x;
+// Whether this block has a tile in a round.
+__device__ __forceinline__ bool has_tile(const Job& job, int round) {
+  return (int)(blockIdx.x + round * gridDim.x) < job.row_tiles * job.column_tiles;
+}
+
+// Says that a group of warps has done with a stage, to both blocks of a pair: `freed` is this thread's block's barrier.
+template <bool PAIRS> __device__ __forceinline__ void stage_free(uint32_t freed) {
+  if (threadIdx.x % 128 > PAIRS) return;
+  if (PAIRS) barrier_arrive_there(freed);
+  else barrier_arrive(freed);
 }
 
 // Where a tile lies: x, y, batch of its first pixel.
@@ -294,31 +300,31 @@ __device__ __forceinline__ void fetch_added(uint32_t to, const void* residual, u
 }
 
 // Fetches the weights of a stage; of a pair, each block a half for both.
-template <int COLUMNS>
-__device__ __forceinline__ void fetch_weights(uint32_t to, const void* weight, uint32_t barrier, int pairs, int run, int column) {
-  if (!pairs) return copy_weights(to, weight, barrier, run, column);
+template <int COLUMNS, bool PAIRS>
+__device__ __forceinline__ void fetch_weights(uint32_t to, const void* weight, uint32_t barrier, int run, int column) {
+  if (!PAIRS) return copy_weights(to, weight, barrier, run, column);
   const int first = cluster_rank() * (COLUMNS / 2);
   copy_weights_to_both(to + first * 128, weight, barrier, run, column + first);
 }
 
 // One thread fetches all stages of all tiles of this block. Weights are nobody's result: those of the first stages are fetched
 // while the kernel before this one ends.
-template <int COLUMNS>
+template <int COLUMNS, bool PAIRS>
 __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, const Job& job, uint32_t tiles, uint32_t full,
                                             uint32_t free) {
   constexpr int STAGE_BYTES = stage_of(COLUMNS);
   const int bytes = STAGE_BYTES - (2 - job.groups) * (ROW_BYTES / 2); // of a stage, that are fetched
-  const int ahead = min(STAGES, job.taps * job.depth), rounds = rounds_of(job);
-  const int first_column = tile_order<COLUMNS>(job, 0).y;
+  const int ahead = min(STAGES, job.taps * job.depth);
+  const int first_column = tile_order<COLUMNS, PAIRS>(job, 0).y;
   for (int stage = 0; stage < ahead; ++stage) {
     barrier_expect(full + 8 * stage, bytes);
-    fetch_weights<COLUMNS>(tiles + stage * STAGE_BYTES + ROW_BYTES, weight, full + 8 * stage, job.pairs,
+    fetch_weights<COLUMNS, PAIRS>(tiles + stage * STAGE_BYTES + ROW_BYTES, weight, full + 8 * stage,
                            stage / job.depth * job.channels + stage % job.depth * 64, first_column);
   }
   after_others();
   int stage = 0, turn = 1, done = 0;
-  for (int round = 0; round < rounds; ++round) {
-    const int2 order = tile_order<COLUMNS>(job, round);
+  for (int round = 0; has_tile(job, round); ++round) {
+    const int2 order = tile_order<COLUMNS, PAIRS>(job, round);
     const int4 at = tile_place(job, order.x);
     const int column = order.y;
     for (int tap = 0; tap < job.taps; ++tap) {
@@ -328,7 +334,7 @@ __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, c
         if (done >= ahead) {
           barrier_wait(free + 8 * stage, turn);
           barrier_expect(barrier, bytes);
-          fetch_weights<COLUMNS>(to + ROW_BYTES, weight, barrier, job.pairs, tap * job.channels + run * 64, column);
+          fetch_weights<COLUMNS, PAIRS>(to + ROW_BYTES, weight, barrier, tap * job.channels + run * 64, column);
         }
         copy_picture(to, x, barrier, {run * 64, column_x, line, at.w});
         if (++stage == STAGES) stage = 0, turn ^= 1;
@@ -348,12 +354,11 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
   const uint32_t staging = tiles + STAGES * stage_of(COLUMNS) + half * part_of(FINISH, COLUMNS);
   const uint32_t kept = tiles + STAGES * stage_of(COLUMNS) + 2 * part_of(FINISH, COLUMNS) + half * kept_of(COLUMNS);
   const uint64_t first_tile = tile_at(tiles);
-  const int rounds = rounds_of(job);
-  const bool speaks = threadIdx.x % 128 == 0, frees = threadIdx.x % 128 <= job.pairs;
+  const bool speaks = threadIdx.x % 128 == 0;
   int stage = 0, turn = 0;
   float d[COLUMNS / 2];
-  for (int round = 0; round < rounds; ++round) {
-    const int2 order = tile_order<COLUMNS>(job, round);
+  for (int round = 0; has_tile(job, round); ++round) {
+    const int2 order = tile_order<COLUMNS, false>(job, round);
     const int row_tile = order.x, column = order.y;
     const int first = (row_tile * job.groups + half) * 64;
     const int4 at = half_place(job, tile_place(job, row_tile), half);
@@ -378,13 +383,13 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
         }
       }
       products_wait<1>();
-      if (frees && run > 0) barrier_arrive_there(free + 8 * last);
+      if (run > 0) stage_free<false>(free + 8 * last);
       last = stage;
       if (++stage == STAGES) stage = 0, turn ^= 1;
     }
     products_wait<0>();
     pin(d);
-    if (frees) barrier_arrive_there(free + 8 * last);
+    stage_free<false>(free + 8 * last);
     if (FINISH & ADDED) barrier_wait(extra + 8 * half, round & 1);
     runs_wait();
     asm volatile("bar.sync %0, 128;" ::"r"(half + 1) : "memory");
@@ -394,20 +399,19 @@ __device__ __forceinline__ void multiply_halves(const void* y, const void* resid
 }
 
 // Groups take whole tiles by turns: while one finishes its tile, the other's products go on.
-template <typename T, int FINISH, int COLUMNS>
+template <typename T, int FINISH, int COLUMNS, bool PAIRS>
 __device__ __forceinline__ void multiply_turns(const void* y, const void* residual, const Job& job, const Besides& besides,
                                                uint32_t tiles, uint32_t full, uint32_t free, uint32_t extra) {
   constexpr int TURN = 2 * 128, STAGE_BYTES = stage_of(COLUMNS);
   const int group = common(threadIdx.x / 128) - 1, runs = common(job.taps * job.depth);
-  const int rounds = rounds_of(job);
   const uint32_t staging = tiles + STAGES * stage_of(COLUMNS), emptied = extra + 8;
   const uint32_t kept = staging + 2 * part_of(FINISH, COLUMNS) + group * kept_of(COLUMNS);
   const uint64_t first_tile = tile_at(tiles);
-  const bool speaks = threadIdx.x % 128 == 0, frees = threadIdx.x % 128 <= job.pairs;
+  const bool speaks = threadIdx.x % 128 == 0;
   float d[2][COLUMNS / 2];
   if (group == 1) asm volatile("bar.arrive %0, %1;" ::"r"(3), "n"(TURN) : "memory");
-  for (int round = group; round < rounds; round += 2) {
-    const int2 order = tile_order<COLUMNS>(job, round);
+  for (int round = group; has_tile(job, round); round += 2) {
+    const int2 order = tile_order<COLUMNS, PAIRS>(job, round);
     const int row_tile = order.x, column = order.y;
     Moments moments[2][2];
     if (FINISH & NORMED) {
@@ -430,7 +434,7 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
       }
       products_commit();
       products_wait<1>();
-      if (frees && run > 0) barrier_arrive_there(free + 8 * last);
+      if (run > 0) stage_free<PAIRS>(free + 8 * last);
       last = stage;
       if (++stage == STAGES) stage = 0, turn ^= 1;
     }
@@ -439,7 +443,7 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
     products_wait<0>();
     pin(d[0]);
     pin(d[1]);
-    if (frees) barrier_arrive_there(free + 8 * last);
+    stage_free<PAIRS>(free + 8 * last);
     barrier_wait(emptied, round & 1 ^ 1);
     runs_wait();
     asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory");
@@ -467,7 +471,7 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
 // x: [channels, width, height, batch] in boxes of 64 channels and a tile's pixels. weight: [taps * channels, outputs] in
 // boxes of 64 and COLUMNS, half as many for pairs. y, residual: as x with the channels that are left, in boxes of 32 columns, 16 of a gated map, and half
 // a tile's pixels. 384 threads.
-template <typename T, int FINISH, bool TURNS, int COLUMNS>
+template <typename T, int FINISH, bool TURNS, int COLUMNS, bool PAIRS>
 __device__ void multiply(const void* x, const void* weight, const void* y, const void* residual, const Job& job,
                          const Besides& besides) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -483,52 +487,58 @@ __device__ void multiply(const void* x, const void* weight, const void* y, const
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_make(full + 8 * stage, 1);
-      barrier_make(free + 8 * stage, (TURNS ? 1 : job.groups) << job.pairs);
+      barrier_make(free + 8 * stage, (TURNS ? 1 : job.groups) << PAIRS);
     }
     barrier_make(extra, 1);
     barrier_make(extra + 8, 1);
     barriers_made();
   }
-  cluster_sync();
+  if (PAIRS) cluster_sync();
+  else __syncthreads();
   if (threadIdx.x < 128) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == 0) fetch_tiles<COLUMNS>(x, weight, job, tiles, full, free);
+    if (threadIdx.x == 0) fetch_tiles<COLUMNS, PAIRS>(x, weight, job, tiles, full, free);
     __syncwarp();
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     after_others();
-    // A stage is free when both blocks of a pair have done with it: two threads tell a block each.
-    const uint32_t freed = in_block(free, threadIdx.x & job.pairs);
-    if (TURNS) multiply_turns<T, FINISH, COLUMNS>(y, residual, job, besides, tiles, full, freed, extra);
+    // Of a pair, two threads tell a block each.
+    const uint32_t freed = PAIRS ? in_block(free, threadIdx.x & 1) : free;
+    if (TURNS) multiply_turns<T, FINISH, COLUMNS, PAIRS>(y, residual, job, besides, tiles, full, freed, extra);
     else multiply_halves<T, FINISH, COLUMNS>(y, residual, job, besides, tiles, full, freed, extra);
   }
   // Neither block of a pair goes while the other may still write to it.
-  if (job.pairs) {
+  if (PAIRS) {
     __syncwarp();
     cluster_sync();
   }
 #endif
 }
 
-#define MULTIPLY(name, T, FINISH, finish, TURNS, COLUMNS)                                                                \
-  extern "C" __global__ void __launch_bounds__(384, 1)                                                                   \
-      multiply_##finish##_##name(const __grid_constant__ Map x, const __grid_constant__ Map weight,                      \
-                                 const __grid_constant__ Map y, const __grid_constant__ Map residual,                    \
-                                 const __grid_constant__ Job job, const __grid_constant__ Besides besides) {             \
-    multiply<T, FINISH, TURNS, COLUMNS>(&x, &weight, &y, &residual, job, besides);                                       \
+#define MULTIPLY(name, T, FINISH, finish, ...)                                                               \
+  extern "C" __global__ void __launch_bounds__(384, 1)                                                       \
+      multiply_##finish##_##name(const __grid_constant__ Map x, const __grid_constant__ Map weight,          \
+                                 const __grid_constant__ Map y, const __grid_constant__ Map residual,        \
+                                 const __grid_constant__ Job job, const __grid_constant__ Besides besides) { \
+    multiply<T, FINISH, __VA_ARGS__>(&x, &weight, &y, &residual, job, besides);                              \
   }
-#define MULTIPLY_TYPES(FINISH, finish, TURNS, COLUMNS)  \
-  MULTIPLY(f16, __half, FINISH, finish, TURNS, COLUMNS) \
-  MULTIPLY(bf16, __nv_bfloat16, FINISH, finish, TURNS, COLUMNS)
-#define MULTIPLY_WAYS(FINISH, finish)                 \
-  MULTIPLY_TYPES(FINISH, finish##_halves, false, 160) \
-  MULTIPLY_TYPES(FINISH, finish##_turns, true, 160)
+// With whether groups take tiles by turns, a tile's columns, and whether blocks work in pairs.
+#define MULTIPLY_TYPES(FINISH, finish, ...)      \
+  MULTIPLY(f16, __half, FINISH, finish, __VA_ARGS__) \
+  MULTIPLY(bf16, __nv_bfloat16, FINISH, finish, __VA_ARGS__)
+#define MULTIPLY_HALVES(FINISH, finish) MULTIPLY_TYPES(FINISH, finish##_halves, false, 160, false)
+#define MULTIPLY_TURNS(FINISH, finish)                       \
+  MULTIPLY_TYPES(FINISH, finish##_turns, true, 160, false) \
+  MULTIPLY_TYPES(FINISH, finish##_pairs, true, 160, true)
+#define MULTIPLY_WAYS(FINISH, finish) \
+  MULTIPLY_HALVES(FINISH, finish)     \
+  MULTIPLY_TURNS(FINISH, finish)
 MULTIPLY_WAYS(0, plain)
 MULTIPLY_WAYS(NORMED, normed)
-MULTIPLY_TYPES(SHIFTED, shifted_halves, false, 160)
+MULTIPLY_HALVES(SHIFTED, shifted)
 MULTIPLY_WAYS(ADDED, added)
 MULTIPLY_WAYS(MEASURED, measured)
 MULTIPLY_WAYS(ADDED | MEASURED | SPLIT, added_measured)
-MULTIPLY_TYPES(GATED, gated_turns, true, 160)
-MULTIPLY_TYPES(GATED | NORMED, normed_gated_turns, true, 160)
-MULTIPLY_TYPES(0, narrow_turns, true, 128)
+MULTIPLY_TURNS(GATED, gated)
+MULTIPLY_TURNS(GATED | NORMED, normed_gated)
+MULTIPLY_TYPES(0, narrow_turns, true, 128, false)
