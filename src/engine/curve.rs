@@ -33,8 +33,8 @@ const RUNS_ON_A_GPU: usize = 4;
 /// rows or more are for jobs with the model's own guidance, whose second rows may cost less than the first.
 ///
 /// On a processor it stops when further rows bring nothing. On a GPU what lies between two rows and the most that fit into its
-/// memory is near a straight line, and not measured: each number of rows there costs seconds to prepare. It stops when time
-/// runs out, too.
+/// memory is near a straight line, and not measured: each number of rows there takes half a second to prepare. It stops when
+/// time runs out, too.
 ///
 /// # Errors
 /// If the device fails in another way than for want of memory.
@@ -88,7 +88,7 @@ fn next_rows(known: (u32, Duration), (most_rows, left): (u32, Duration), on_a_gp
     (rows < next && next <= most).then_some(next)
 }
 
-/// Jobs of `request` that make up a call of at most `rows` rows.
+/// Jobs of `request` that make up a call of `rows` rows, an even number.
 fn usual_jobs(pipeline: &Pipeline, request: &GenerateRequest, rows: u32) -> Result<Vec<Job>> {
     let mut jobs: Vec<Job> = Vec::new();
     while jobs.iter().map(Job::rows).sum::<usize>() < rows as usize {

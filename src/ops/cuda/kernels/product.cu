@@ -140,7 +140,7 @@ __device__ __forceinline__ bool has_tile(const Job& job, int round) {
   return (int)(blockIdx.x + round * gridDim.x) < job.row_tiles * job.column_tiles;
 }
 
-// Says that a group of warps has done with a stage, to both blocks of a pair: `freed` is this thread's block's barrier.
+// Says that a group of warps has done with a stage. Of a pair two threads say it, each to one block, whose barrier is its `freed`.
 template <bool PAIRS> __device__ __forceinline__ void stage_free(uint32_t freed) {
   if (threadIdx.x % 128 > PAIRS) return;
   if (PAIRS) barrier_arrive_there(freed);
@@ -319,7 +319,7 @@ __device__ __forceinline__ void fetch_tiles(const void* x, const void* weight, c
   for (int stage = 0; stage < ahead; ++stage) {
     barrier_expect(full + 8 * stage, bytes);
     fetch_weights<COLUMNS, PAIRS>(tiles + stage * STAGE_BYTES + ROW_BYTES, weight, full + 8 * stage,
-                           stage / job.depth * job.channels + stage % job.depth * 64, first_column);
+                                  stage / job.depth * job.channels + stage % job.depth * 64, first_column);
   }
   after_others();
   int stage = 0, turn = 1, done = 0;
@@ -469,8 +469,8 @@ __device__ __forceinline__ void multiply_turns(const void* y, const void* residu
 #endif
 
 // x: [channels, width, height, batch] in boxes of 64 channels and a tile's pixels. weight: [taps * channels, outputs] in
-// boxes of 64 and COLUMNS, half as many for pairs. y, residual: as x with the channels that are left, in boxes of 32 columns, 16 of a gated map, and half
-// a tile's pixels. 384 threads.
+// boxes of 64 and COLUMNS, half as many for pairs. y, residual: as x with the channels that are left, in boxes of 32 columns, 16 of
+// a gated map, and half a tile's pixels. 384 threads.
 template <typename T, int FINISH, bool TURNS, int COLUMNS, bool PAIRS>
 __device__ void multiply(const void* x, const void* weight, const void* y, const void* residual, const Job& job,
                          const Besides& besides) {
@@ -502,7 +502,6 @@ __device__ void multiply(const void* x, const void* weight, const void* y, const
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     after_others();
-    // Of a pair, two threads tell a block each.
     const uint32_t freed = PAIRS ? in_block(free, threadIdx.x & 1) : free;
     if (TURNS) multiply_turns<T, FINISH, COLUMNS, PAIRS>(y, residual, job, besides, tiles, full, freed, extra);
     else multiply_halves<T, FINISH, COLUMNS>(y, residual, job, besides, tiles, full, freed, extra);
@@ -523,11 +522,11 @@ __device__ void multiply(const void* x, const void* weight, const void* y, const
     multiply<T, FINISH, __VA_ARGS__>(&x, &weight, &y, &residual, job, besides);                              \
   }
 // With whether groups take tiles by turns, a tile's columns, and whether blocks work in pairs.
-#define MULTIPLY_TYPES(FINISH, finish, ...)      \
+#define MULTIPLY_TYPES(FINISH, finish, ...)          \
   MULTIPLY(f16, __half, FINISH, finish, __VA_ARGS__) \
   MULTIPLY(bf16, __nv_bfloat16, FINISH, finish, __VA_ARGS__)
 #define MULTIPLY_HALVES(FINISH, finish) MULTIPLY_TYPES(FINISH, finish##_halves, false, 160, false)
-#define MULTIPLY_TURNS(FINISH, finish)                       \
+#define MULTIPLY_TURNS(FINISH, finish)                     \
   MULTIPLY_TYPES(FINISH, finish##_turns, true, 160, false) \
   MULTIPLY_TYPES(FINISH, finish##_pairs, true, 160, true)
 #define MULTIPLY_WAYS(FINISH, finish) \
