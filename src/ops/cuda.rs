@@ -5,6 +5,7 @@
 //! memory that is dropped while work on it is queued is freed after that work.
 
 pub(super) mod attention;
+mod boxes;
 pub(super) mod conv2d;
 mod dnn;
 mod gpu;

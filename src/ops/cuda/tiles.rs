@@ -1,5 +1,6 @@
 //! Products and 3x3 convolutions by our kernel for Hopper, with what follows them done before anything is stored.
 
+use super::boxes::Tiles;
 use super::gpu::{Arg, Gpu, Source, Threads, address, empty, empty_of};
 use super::map::Map;
 use crate::error::{Error, Result};
@@ -7,10 +8,10 @@ use candle_core::{D, DType, Tensor};
 use cudarc::driver::DeviceRepr;
 
 /// Rows and columns of a tile, and numbers of a row that are fetched at once (the kernel's constants).
-const ROWS: usize = 128;
-const COLUMNS: usize = 160;
+pub(super) const ROWS: usize = 128;
+pub(super) const COLUMNS: usize = 160;
 /// Rows of a group of warps.
-const GROUP: usize = 64;
+pub(super) const GROUP: usize = 64;
 const RUN: usize = 64;
 /// Columns of a tile where the others do not divide what there is: those of the VAE.
 const NARROW: usize = 128;
@@ -105,7 +106,7 @@ pub(super) fn takes_doubled(gpu: &Gpu, dtype: DType, [outputs, inputs]: [usize; 
 }
 
 /// Columns of a tile of so many outputs.
-fn across(outputs: usize) -> usize {
+pub(super) fn across(outputs: usize) -> usize {
     if outputs.is_multiple_of(COLUMNS) { COLUMNS } else { NARROW }
 }
 
@@ -353,53 +354,6 @@ impl Doubled {
             weights.run(gpu, [&x, &part], from, (Follow::default(), None))?;
         }
         Ok(y)
-    }
-}
-
-/// Pixels of a tile: a box that divides pictures with little left over.
-#[derive(Debug, Clone, Copy)]
-struct Tiles {
-    across: usize,
-    down: usize,
-}
-
-impl Tiles {
-    /// Those of a product of so many outputs with pixels of these pictures `[B, H, W]`: half as high where whole ones would
-    /// leave half of the processors idle, and groups of warps can do without each other.
-    fn of(gpu: &Gpu, pictures: [usize; 3], outputs: usize, gated: bool) -> Self {
-        let whole = Self::boxes(pictures, ROWS);
-        let columns = outputs / across(outputs);
-        let alone = !gated && across(outputs) == COLUMNS;
-        if alone && 2 * whole.count(pictures) * columns <= gpu.processors {
-            return Self::boxes(pictures, GROUP);
-        }
-        whole
-    }
-
-    /// The boxes of so many pixels that leave the least over.
-    fn boxes(pictures: [usize; 3], rows: usize) -> Self {
-        let shapes = [1, 2, 4, 8].map(|down| Self { across: rows / down, down });
-        let best = shapes.into_iter().min_by_key(|tiles| tiles.count(pictures));
-        best.expect("there are four shapes")
-    }
-
-    fn rows(self) -> usize {
-        self.across * self.down
-    }
-
-    fn count(self, [batch, height, width]: [usize; 3]) -> usize {
-        batch * height.div_ceil(self.down) * width.div_ceil(self.across)
-    }
-
-    /// What one group of warps makes of it.
-    fn part(self) -> Self {
-        if self.rows() == GROUP {
-            return self;
-        }
-        match self.down {
-            1 => Self { across: self.across / 2, down: 1 },
-            down => Self { across: self.across, down: down / 2 },
-        }
     }
 }
 
