@@ -63,7 +63,7 @@ def report_unceasing(answers, seconds, parts=4):
         begin, end = seconds * part / parts, seconds * (part + 1) / parts
         within = [taken for at, taken in answers if begin <= at < end]
         print(f"    {begin:.0f} to {end:.0f} s: {len(within) / (end - begin):.3f} pictures a second, answered after "
-              f"{statistics.mean(within):.3f} s in the mean", flush=True)
+              f"{statistics.mean(within or [float('nan')]):.3f} s in the mean", flush=True)
 
 
 def ready(process):

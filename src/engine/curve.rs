@@ -90,9 +90,10 @@ fn next_rows(known: (u32, Duration), (most_rows, left): (u32, Duration), on_a_gp
 
 /// Jobs of `request` that make up a call of `rows` rows, an even number.
 fn usual_jobs(pipeline: &Pipeline, request: &GenerateRequest, rows: u32) -> Result<Vec<Job>> {
+    let prompts = pipeline.encode_prompts(request)?;
     let mut jobs: Vec<Job> = Vec::new();
     while jobs.iter().map(Job::rows).sum::<usize>() < rows as usize {
-        jobs.push(start(pipeline, request, jobs.len() as u32)?);
+        jobs.push(pipeline.start(request, prompts.clone(), jobs.len() as u32)?);
     }
     Ok(jobs)
 }

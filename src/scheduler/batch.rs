@@ -41,16 +41,16 @@ pub(super) struct Batch {
 ///
 /// Further jobs share the call where that saves others more time than it costs those inside. Each makes the call
 /// longer by `longer`, for each of the jobs that are in it already; and it spares the device a call of its own, less
-/// what it lengthens this one by, which is won for that job itself and for each that waits or will. Of all numbers of jobs the one that wins most is taken: a
-/// device may run odd numbers of rows no faster than the next even one. On a device where rows cost
-/// the same each, nothing is ever won, and the call has one job.
+/// what it lengthens this one by, which is won for that job itself and for each that waits or will. Of all numbers of
+/// jobs the one that wins most is taken: a device may run some numbers of rows no faster than more. On a device where
+/// rows cost the same each, nothing is ever won, and the call has one job.
 pub(super) fn assemble(mut candidates: Vec<Candidate>, terms: &Terms) -> Batch {
     candidates.sort_by_key(|candidate| (candidate.due, candidate.id));
     let seconds = |rows: u32| terms.seconds[rows as usize];
     let mut batch = Batch::default();
     let mut won = 0.0;
-    // Members and rows of the batch that won most so far.
-    let mut best = (0.0, 0, 0);
+    // What the best batch so far wins, and its members.
+    let mut best = (0.0, 1);
     for candidate in candidates {
         let (inside, rows) = (batch.members.len(), batch.rows + candidate.rows);
         if inside > 0 {
@@ -63,12 +63,12 @@ pub(super) fn assemble(mut candidates: Vec<Candidate>, terms: &Terms) -> Batch {
         }
         batch.rows = rows;
         batch.members.push(candidate);
-        if inside == 0 || won > best.0 {
-            best = (won, inside + 1, rows);
+        if won > best.0 {
+            best = (won, inside + 1);
         }
     }
     batch.members.truncate(best.1);
-    batch.rows = best.2;
+    batch.rows = batch.members.iter().map(|member| member.rows).sum();
     let shares: f64 = batch.members.iter().map(|member| member.share).sum();
     batch.worth = shares / seconds(batch.rows).max(f64::MIN_POSITIVE);
     batch

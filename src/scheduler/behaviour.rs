@@ -118,7 +118,7 @@ fn most_at_once(scene: &mut Scene, jobs: std::ops::Range<u64>) -> usize {
 fn rows_that_save_little_share_calls_once_requests_have_not_ceased_for_long() {
     let mut scene = Scene::new(&H100);
     assert_eq!(most_at_once(&mut scene, 0..3), 1);
-    assert_eq!(most_at_once(&mut scene, 3..50), 1 + 1);
+    assert_eq!(most_at_once(&mut scene, 3..50), 2);
     assert!(scene.scheduler.is_empty());
     assert_eq!(most_at_once(&mut scene, 50..53), 1, "it was idle");
 }

@@ -208,11 +208,8 @@ impl Weights {
         let count = (job.row_tiles * job.column_tiles) as usize;
         // What follows a convolution is short beside its products: there is nothing to gain by hiding it.
         let hides = self.gated || count > gpu.processors && job.taps == 1;
-        let pairs = hides
-            && self.across == COLUMNS
-            && follow.shift.is_none()
-            && job.row_tiles % 2 == 0
-            && count >= PAIRED * gpu.processors;
+        let ([halves, turns], paired) = self.kernels(follow)?;
+        let paired = paired.filter(|_| hides && job.row_tiles % 2 == 0 && count >= PAIRED * gpu.processors);
         let residual = follow.residual.map(|x| x.contiguous()?.reshape(y.shape())).transpose()?;
         let shift = follow.shift.map(Tensor::contiguous).transpose()?;
         let at = |x: Option<&Tensor>| x.map_or(Ok(0), address);
@@ -226,21 +223,23 @@ impl Weights {
         let stored = [if self.gated { 16 } else { 32 }, part.across, part.down];
         let args = [
             Arg::Map(Map::pictures(x, [RUN, tiles.across, tiles.down])?),
-            Arg::Map(Map::weights(&self.weight, if pairs { self.across / 2 } else { self.across })?),
+            Arg::Map(Map::weights(
+                &self.weight,
+                if paired.is_some() { self.across / 2 } else { self.across },
+            )?),
             Arg::Map(Map::pictures(y, stored)?),
             Arg::Map(Map::pictures(residual.as_ref().unwrap_or(y), stored)?),
             Arg::Job(job),
             Arg::Besides(besides),
         ];
         let blocks = count.min(gpu.processors);
-        let grid = (if pairs { blocks / 2 * 2 } else { blocks }, 1, 1);
+        let grid = (if paired.is_some() { blocks / 2 * 2 } else { blocks }, 1, 1);
         let threads = Threads { grid, block: (384, 1), shared: self.shared() };
-        let [halves, turns, paired] = self.kernels(follow)?;
         let kernel = |name| (Source::Product, name, Some(x.dtype()));
-        if pairs {
-            return gpu.launch_pairs(kernel(paired), threads, &args);
+        match paired {
+            Some(paired) => gpu.launch_pairs(kernel(paired), threads, &args),
+            None => gpu.launch_early(kernel(if hides { turns } else { halves }), threads, &args),
         }
-        gpu.launch_early(kernel(if hides { turns } else { halves }), threads, &args)
     }
 
     fn job(&self, x: &Tensor, from: [i32; 2], tiles: Tiles, follow: Follow) -> Result<Job> {
@@ -271,8 +270,8 @@ impl Weights {
     }
 
     /// The kernels that do all of `follow`: with groups of warps that share tiles, for one tile a processor; with groups that take
-    /// tiles by turns; and with blocks in pairs besides.
-    fn kernels(&self, follow: Follow) -> Result<[&'static str; 3]> {
+    /// tiles by turns; and with blocks in pairs besides, if there is one.
+    fn kernels(&self, follow: Follow) -> Result<([&'static str; 2], Option<&'static str>)> {
         let Follow { normed, shift, residual, measured, split } = follow;
         if split.is_some() && !(residual.is_some() && measured) {
             return Err(Error::internal("no kernel splits rows behind such a product"));
@@ -280,25 +279,24 @@ impl Weights {
         if self.across == NARROW {
             let bare = normed.is_none() && shift.is_none() && residual.is_none() && !measured;
             return if bare {
-                Ok(["multiply_narrow_turns"; 3])
+                Ok((["multiply_narrow_turns"; 2], None))
             } else {
                 Err(Error::internal("narrow tiles are bare"))
             };
         }
         macro_rules! ways {
             ($halves:literal, $name:literal) => {
-                [
-                    concat!("multiply_", $halves),
-                    concat!("multiply_", $name, "_turns"),
-                    concat!("multiply_", $name, "_pairs"),
-                ]
+                (
+                    [concat!("multiply_", $halves), concat!("multiply_", $name, "_turns")],
+                    Some(concat!("multiply_", $name, "_pairs")),
+                )
             };
         }
         match (self.gated, normed.is_some(), shift.is_some(), residual.is_some(), measured) {
             (true, true, false, false, false) => Ok(ways!("normed_gated_turns", "normed_gated")),
             (true, false, false, false, false) => Ok(ways!("gated_turns", "gated")),
             (false, true, false, false, false) => Ok(ways!("normed_halves", "normed")),
-            (false, false, true, false, false) => Ok(["multiply_shifted_halves"; 3]),
+            (false, false, true, false, false) => Ok((["multiply_shifted_halves"; 2], None)),
             (false, false, false, true, true) => Ok(ways!("added_measured_halves", "added_measured")),
             (false, false, false, true, false) => Ok(ways!("added_halves", "added")),
             (false, false, false, false, true) => Ok(ways!("measured_halves", "measured")),
