@@ -42,7 +42,7 @@ pub use combine::combine;
 pub use conv2d::{BandConv, Conv2d, ConvShape, Padding};
 pub use cpu::isa::Isa;
 pub use cpu::peak::peak;
-pub use host::{activation_dtype, activations, memory_taken, open_gpu};
+pub use host::{activation_dtype, activations, in_pool, memory_taken, open_gpu};
 pub use join::join;
 pub use linear::{GatedLinear, Linear};
 pub use linears::Linears;

@@ -2,7 +2,7 @@
 
 use super::config::ClipConfig;
 use crate::error::{Error, Result};
-use crate::ops::{Activation, LayerNorm, Linear, Mask, Replay, activations, attention};
+use crate::ops::{Activation, LayerNorm, Linear, Mask, Replay, activations, attention, in_pool};
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 use std::fmt;
@@ -189,7 +189,7 @@ impl TextEncoder {
         // it is needed is uploaded, which no recording may.
         let mut outputs = match (&self.trunk, skipped) {
             (Trunk::Held { .. }, 0) => self.replay.record(&inputs, |inputs| self.body(inputs, kept))?,
-            _ => self.body(&inputs, kept)?,
+            _ => in_pool(&tokens, || self.body(&inputs, kept))?,
         };
         let pooled = outputs.swap_remove(1);
         Ok(Encoded { hidden: outputs.swap_remove(0), pooled })

@@ -4,7 +4,7 @@ use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
 use super::config::VaeConfig;
 pub use super::vae_tiles::Tiling;
 use crate::error::Result;
-use crate::ops::{Bands, Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, attention};
+use crate::ops::{Bands, Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, attention, in_pool};
 use candle_core::{D, DType, Tensor};
 use candle_nn::VarBuilder;
 
@@ -244,7 +244,7 @@ impl Vae {
 
     /// What a picture `[B, H, W, 3]` with values in -1..=1 may be as latents.
     pub fn encode(&self, picture: &Tensor) -> Result<Posterior> {
-        let mut moments = self.encoder.forward(picture)?;
+        let mut moments = in_pool(picture, || self.encoder.forward(picture))?;
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(&moments)?;
         }
@@ -255,10 +255,10 @@ impl Vae {
 
     /// The picture `[B, 8h, 8w, 3]`, about -1..=1, of unscaled latents `[B, h, w, latent channels]`.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        match &self.post_quant_conv {
+        in_pool(latents, || match &self.post_quant_conv {
             Some(conv) => self.decoder.forward(&conv.forward(latents)?),
             None => self.decoder.forward(latents),
-        }
+        })
     }
 
     /// [`Vae::decode`] in overlapping tiles, blended: bounded memory for large pictures, at the price of small

@@ -10,6 +10,13 @@ pub(super) fn holds(x: &Tensor) -> bool {
     matches!(x.device(), Device::Cpu)
 }
 
+/// Does `work` with `x` on one of the threads that kernels share their tasks out to, if `x` lies where they reach it. On any
+/// other thread each kernel would hand its tasks over and wait for word, while those threads look for tasks from one kernel to
+/// the next, at the cost of the processor's time.
+pub fn in_pool<R: Send>(x: &Tensor, work: impl FnOnce() -> R + Send) -> R {
+    if holds(x) { rayon::scope(|_| work()) } else { work() }
+}
+
 /// Opens GPU `ordinal` for the kernels.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Running a network's body again and again on inputs of the same shapes.
 
 use super::cpu::hands::Crew;
-use super::host::holds;
+use super::host::{holds, in_pool};
 use crate::error::Result;
 use candle_core::{Tensor, TensorId};
 use rayon::prelude::*;
@@ -79,14 +79,14 @@ impl Replay {
     pub fn record(
         &self,
         inputs: &[&Tensor],
-        work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>>,
+        work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>> + Sync,
     ) -> Result<Vec<Tensor>> {
         #[cfg(feature = "cuda")]
         if inputs[0].device().is_cuda() {
             let nothing = Kept { input: 0, of: Vec::new(), make: &|_| Ok(Vec::new()) };
             return self.cuda.run(inputs, &nothing, &|inputs, _| work(inputs));
         }
-        work(inputs)
+        in_pool(inputs[0], || work(inputs))
     }
 }
 
@@ -101,7 +101,7 @@ fn apart(
     let threads = rayon::current_num_threads();
     let shares = rows.min(threads);
     if shares < 2 {
-        return work(inputs, made);
+        return in_pool(inputs[0], || work(inputs, made));
     }
     let crew = Crew::new(threads, shares);
     let share = |share: usize| {
