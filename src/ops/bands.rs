@@ -15,8 +15,11 @@ use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Numbers of a band for each thread: enough to share out.
-const NUMBERS: usize = 1 << 20;
+/// Pixels of a band for each thread: enough to share out and to read a convolution's weights for, few enough that caches hold
+/// what is between two layers.
+const PIXELS: usize = 1 << 11;
+/// The fewest lines of a band: two more are normalised and bent for it, which those around it need too.
+const FEWEST: usize = 16;
 /// Lines of a band are a multiple of this, so that minimal filtering has the same tiles in every band.
 const LINES: usize = 4;
 
@@ -26,8 +29,9 @@ pub struct Bands {
     size: (usize, usize),
     channels: usize,
     dtype: DType,
-    /// The most numbers of a band, if that is a few lines at least.
+    /// The most pixels of a band of more than `fewest` lines.
     most: usize,
+    fewest: usize,
     /// Lines of each band, and its numbers.
     bands: VecDeque<(Range<usize>, Kept)>,
 }
@@ -41,8 +45,9 @@ impl Bands {
     /// The picture `[1, H, W, C]`, to be kept in bf16 or else in f32.
     pub fn of(picture: Tensor, dtype: DType) -> Result<Self> {
         let (_, height, width, channels) = picture.dims4()?;
-        let most = NUMBERS * rayon::current_num_threads();
-        let mut bands = Self { size: (height, width), channels, dtype, most, bands: VecDeque::new() };
+        let most = PIXELS * rayon::current_num_threads();
+        let (size, bands) = ((height, width), VecDeque::new());
+        let mut bands = Self { size, channels, dtype, most, fewest: FEWEST, bands };
         bands.push(0..height, read(&plain(&picture)?).slice()?.to_vec());
         Ok(bands)
     }
@@ -60,8 +65,8 @@ impl Bands {
 
     /// Lines of the bands that all of the picture is to be made in.
     pub fn cuts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (height, line) = (self.size.0, self.size.1 * self.channels);
-        let most = (self.most / line).max(LINES);
+        let (height, width) = self.size;
+        let most = (self.most / width).max(self.fewest);
         let step = height.div_ceil(height.div_ceil(most).max(1)).next_multiple_of(LINES);
         (0..height).step_by(step).map(move |from| from..height.min(from + step))
     }
@@ -226,7 +231,7 @@ mod tests {
     /// `picture` in bands of up to `lines` lines.
     fn cut(picture: &Tensor, dtype: DType, lines: usize) -> Bands {
         let mut whole = Bands::of(picture.clone(), dtype).unwrap();
-        whole.most = lines * WIDTH * CHANNELS;
+        (whole.most, whole.fewest) = (lines * WIDTH, LINES);
         let mut bands = whole.next(1, CHANNELS);
         for lines in bands.cuts() {
             bands.push(lines.clone(), whole.numbers(lines));
