@@ -8,6 +8,7 @@
 //! Work is shared out by rayon; each thread keeps its scratch memory for the next call.
 
 pub mod attention;
+pub mod finish;
 pub mod hands;
 pub mod isa;
 pub mod lines;

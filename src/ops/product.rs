@@ -1,8 +1,9 @@
 //! A packed weight with its bias: what linear maps and convolutions are on the CPU.
 
+use super::cpu::finish::Finish;
 use super::cpu::isa::Isa;
 use super::cpu::patches::{Patches, Walk};
-use super::cpu::product::{Finish, Prepared, multiply};
+use super::cpu::product::{Prepared, multiply};
 use super::cpu::tile::COLUMNS;
 use super::cpu::weight::{Order, Weight};
 use super::host::{pack, plain, read, vector};

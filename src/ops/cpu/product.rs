@@ -1,14 +1,14 @@
 //! Matrix products and convolutions, with what follows them done while the result is in the cache.
 
+use super::finish::{Finish, Place};
 use super::hands;
-use super::isa::{Isa, vectorised};
-use super::math::gelu;
+use super::isa::Isa;
 use super::patches::{Patches, Walk};
 use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
 use super::tile::{self, COLUMNS, Columns, ROWS, Run};
 use super::weight::Weight;
-use super::winograd::{self, Mapped};
+use super::winograd::{Filtered, Tiles};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -22,17 +22,6 @@ const CHUNK: Range<usize> = 5..20;
 /// Numbers that are rounded to pairs at once.
 const ROUNDED: usize = 1 << 14;
 
-/// What is added to a product.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Finish<'a> {
-    /// For each of `rows / bias_rows` groups of rows, a number for each column of the panels (padded, gates in place).
-    pub bias: Option<&'a [f32]>,
-    /// Rows that share a bias.
-    pub bias_rows: usize,
-    /// A number for each element of the result.
-    pub add: Option<&'a [f32]>,
-}
-
 /// `patches * weight + finish`: `[rows, width]`. Where the weight is gated, values times the exact GELU of their gates.
 ///
 /// With [`Isa::Avx512Bf16`] and weights in bf16, the patches are rounded to bf16 on their way in, and nowhere else.
@@ -41,10 +30,10 @@ pub struct Finish<'a> {
 /// If the operands do not fit together.
 pub fn multiply(isa: Isa, patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) -> Vec<f32> {
     check(patches, weight, finish, rows);
-    if !multiplies_pairs(isa, weight) && winograd::takes(isa, &patches.walk, weight) {
-        return winograd::convolve(isa, patches, weight, finish, rows);
+    match tiles(isa, &patches.walk, weight) {
+        Some(tiles) => Filtered::once(isa, tiles, weight).convolve(patches, finish, rows),
+        None => multiply_directly(isa, patches, weight, finish, rows),
     }
-    multiply_directly(isa, patches, weight, finish, rows)
 }
 
 /// A weight for several products whose patches are parts of one picture: what is mapped for them is mapped once, and
@@ -53,14 +42,14 @@ pub fn multiply(isa: Isa, patches: &Patches<f32>, weight: &Weight, finish: Finis
 pub struct Prepared<'a> {
     isa: Isa,
     weight: &'a Weight,
-    mapped: Option<Mapped<'a>>,
+    filtered: Option<Filtered<'a>>,
 }
 
 impl<'a> Prepared<'a> {
     /// Prepares `weight` for parts of what `whole` walks over.
     pub fn new(isa: Isa, weight: &'a Weight, whole: &Walk) -> Self {
-        let mapped = !multiplies_pairs(isa, weight) && winograd::takes(isa, whole, weight);
-        Self { isa, weight, mapped: mapped.then(|| Mapped::of(isa, weight)) }
+        let filtered = tiles(isa, whole, weight).map(|tiles| Filtered::often(isa, tiles, weight));
+        Self { isa, weight, filtered }
     }
 
     /// [`multiply`] for a part that begins a multiple of four lines below the top of the whole.
@@ -69,8 +58,8 @@ impl<'a> Prepared<'a> {
     /// If the operands do not fit together.
     pub fn multiply(&self, patches: &Patches<f32>, finish: Finish, rows: usize) -> Vec<f32> {
         check(patches, self.weight, finish, rows);
-        match &self.mapped {
-            Some(mapped) => mapped.convolve(patches, finish, rows),
+        match &self.filtered {
+            Some(filtered) => filtered.convolve(patches, finish, rows),
             None => multiply_directly(self.isa, patches, self.weight, finish, rows),
         }
     }
@@ -79,6 +68,11 @@ impl<'a> Prepared<'a> {
 /// Whether products with `weight` are dot products of bf16 pairs, if the channels come in pairs.
 fn multiplies_pairs(isa: Isa, weight: &Weight) -> bool {
     isa == Isa::Avx512Bf16 && weight.has_pairs()
+}
+
+/// The tiles of minimal filtering that a product goes by, if it is quicker so.
+fn tiles(isa: Isa, walk: &Walk, weight: &Weight) -> Option<Tiles> {
+    if multiplies_pairs(isa, weight) { None } else { Tiles::of(isa, walk, weight) }
 }
 
 fn check(patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) {
@@ -235,7 +229,9 @@ impl<T: Element> Product<'_, T> {
                         let c = &mut sums[place..place + count * COLUMNS];
                         T::multiply(self.isa, runs, b, c, from == 0);
                         if part.end == depth {
-                            self.finish(*first, panel, c, out);
+                            let place = Place { weight: self.weight, row: *first, panel };
+                            // SAFETY: each task has its own rows and panels, hence its own elements.
+                            unsafe { self.finish.write(self.isa, c, place, out) };
                         }
                     }
                 }
@@ -257,87 +253,4 @@ impl<T: Element> Product<'_, T> {
         };
         rows.clone().step_by(ROWS).map(tile).collect()
     }
-
-    /// Adds what belongs to the tile of sums from row `first` of `panel`, and writes it.
-    fn finish(&self, first: usize, panel: usize, sums: &[f32], out: Shared) {
-        for (row, sums) in sums.chunks_exact(COLUMNS).enumerate() {
-            let place = Place { weight: self.weight, row: first + row, panel };
-            // SAFETY: each task has its own rows and panels, hence its own elements.
-            let Row { add, out } = unsafe { self.finish.row(place, out) };
-            let bias = self.finish.bias(place);
-            finish_row(self.isa, sums, Extras { bias, add, gated: self.weight.is_gated() }, out);
-        }
-    }
-}
-
-/// A row of a result in the columns of a panel of `weight`.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub weight: &'a Weight,
-    pub row: usize,
-    pub panel: usize,
-}
-
-/// Where a row of a result goes in the columns of a panel.
-pub(super) struct Row<'a> {
-    /// What is added to it besides the bias.
-    pub add: Option<&'a [f32]>,
-    pub out: &'a mut [Slot],
-}
-
-impl<'a> Finish<'a> {
-    /// What is added to the columns of a panel; padded.
-    pub(super) fn bias(&self, place: Place) -> Option<&'a [f32]> {
-        self.bias.map(|bias| {
-            let group = place.row / self.bias_rows;
-            &bias[(group * place.weight.panels() + place.panel) * COLUMNS..][..COLUMNS]
-        })
-    }
-
-    /// The row of `out` at `place`.
-    ///
-    /// # Safety
-    /// Nobody else may have to do with these elements of `out` while the row lives.
-    pub(super) unsafe fn row(&self, place: Place, out: Shared<'a>) -> Row<'a> {
-        let Place { weight, row, panel } = place;
-        let width = weight.width();
-        let step = if weight.is_gated() { COLUMNS / 2 } else { COLUMNS };
-        let column = panel * step;
-        let (at, count) = (row * width + column, step.min(width - column));
-        // SAFETY: the caller's promise.
-        Row { add: self.add.map(|add| &add[at..at + count]), out: unsafe { out.part(at, count) } }
-    }
-}
-
-/// What is added to a row of a tile.
-#[derive(Clone, Copy)]
-struct Extras<'a> {
-    bias: Option<&'a [f32]>,
-    add: Option<&'a [f32]>,
-    gated: bool,
-}
-
-vectorised!(fn finish_row(sums: &[f32], extras: Extras, out: &mut [Slot]) => finish_row_inner);
-
-#[inline(always)]
-fn finish_row_inner<const FUSED: bool>(sums: &[f32], extras: Extras, out: &mut [Slot]) {
-    let mut row = [0f32; COLUMNS];
-    row.copy_from_slice(sums);
-    if let Some(bias) = extras.bias {
-        for (value, bias) in row.iter_mut().zip(bias) {
-            *value += bias;
-        }
-    }
-    if extras.gated {
-        let (values, gates) = row.split_at_mut(COLUMNS / 2);
-        for (value, gate) in values.iter_mut().zip(gates) {
-            *value *= gelu::<FUSED>(*gate);
-        }
-    }
-    if let Some(add) = extras.add {
-        for (value, add) in row.iter_mut().zip(add) {
-            *value += add;
-        }
-    }
-    out.write_copy_of_slice(&row[..out.len()]);
 }

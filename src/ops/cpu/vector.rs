@@ -1,5 +1,11 @@
 //! Vectors of f32 in registers, for loops that the compiler leaves in memory.
 
+use super::isa::Isa;
+use std::array::from_fn;
+
+/// Numbers of the widest vector.
+pub const WIDEST: usize = 16;
+
 /// As many numbers as fill a register of some set of instructions.
 ///
 /// Its functions must be inlined into one that has the instructions, and called where the processor has them.
@@ -114,23 +120,77 @@ vector!(
     _mm512_fmadd_ps
 );
 
-/// Compiles a function once for each set of instructions that has vectors: `with_vector!(fn name(arguments) => inner)` makes
-/// `name(isa, arguments)` of `inner::<V>(arguments)`, which must be `#[inline(always)]`, `V` being the widest vector. It panics
-/// where there are none, and otherwise asks of its caller what `inner` does.
-macro_rules! with_vector {
-    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) => $inner:ident) => {
-        $(#[$doc])*
-        $vis unsafe fn $name(isa: $crate::ops::cpu::isa::Isa, $($arg: $ty),*) {
-            $crate::ops::cpu::isa::dispatched!(
-                isa,
-                ($($arg: $ty),*),
-                // SAFETY: the caller's promise.
-                avx512: unsafe { $inner::<std::arch::x86_64::__m512>($($arg),*) },
-                // SAFETY: the caller's promise.
-                avx2: unsafe { $inner::<std::arch::x86_64::__m256>($($arg),*) },
-                plain: panic!("{isa:?} has no vectors")
-            );
-        }
-    };
+/// What any processor has: the compiler finds the instructions. A product and a sum are rounded each by itself.
+impl Vector for [f32; 4] {
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        [value; 4]
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { from.cast::<Self>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<Self>().write_unaligned(self) }
+    }
+
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        from_fn(|lane| self[lane] + other[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn minus(self, other: Self) -> Self {
+        from_fn(|lane| self[lane] - other[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn times_plus(self, factor: f32, summand: Self) -> Self {
+        from_fn(|lane| self[lane] * factor + summand[lane])
+    }
 }
-pub(super) use with_vector;
+
+/// A loop over vectors, compiled for each set of instructions.
+pub trait Loop {
+    /// Runs it; must be `#[inline(always)]`, so that it is compiled where the instructions are.
+    ///
+    /// # Safety
+    /// The processor must have the vectors' instructions.
+    unsafe fn run<V: Vector>(self);
+}
+
+/// Runs a loop with the widest vectors of `isa`.
+///
+/// # Safety
+/// What the loop asks for; the instructions were found by [`Isa::available`].
+pub unsafe fn run(isa: Isa, what: impl Loop) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    unsafe fn avx512(what: impl Loop) {
+        // SAFETY: the caller's promise.
+        unsafe { what.run::<std::arch::x86_64::__m512>() }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2(what: impl Loop) {
+        // SAFETY: the caller's promise.
+        unsafe { what.run::<std::arch::x86_64::__m256>() }
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 | Isa::Avx512 => avx512(what),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2(what),
+            _ => what.run::<[f32; 4]>(),
+        }
+    }
+}

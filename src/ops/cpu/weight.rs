@@ -17,7 +17,7 @@ pub struct Weight {
     depth: usize,
     outputs: usize,
     gated: bool,
-    points: OnceLock<Lines<f32>>,
+    points: [OnceLock<Lines<f32>>; 2],
 }
 
 #[derive(Debug, Clone)]
@@ -82,12 +82,13 @@ impl Weight {
             Stored::F16(values) => Values::F16(packed(values, order, 1, |to, value, _| *to = value)),
         };
         let Order { outputs, inputs, taps, gated } = order;
-        Self { values, depth: taps * inputs, outputs, gated, points: OnceLock::new() }
+        Self { values, depth: taps * inputs, outputs, gated, points: Default::default() }
     }
 
-    /// The weights at [`super::winograd`]'s points, which `map` makes at the first use and which are kept.
-    pub fn points(&self, map: impl FnOnce() -> Lines<f32>) -> &[f32] {
-        self.points.get_or_init(map)
+    /// The weights at the points of [`super::winograd`]'s smaller or larger tiles, which `map` makes at the first use and which
+    /// are kept.
+    pub fn points(&self, smaller: bool, map: impl FnOnce() -> Lines<f32>) -> &[f32] {
+        self.points[usize::from(smaller)].get_or_init(map)
     }
 
     /// Rows of a panel.

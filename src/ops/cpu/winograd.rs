@@ -1,23 +1,28 @@
-//! Convolutions of 3 x 3 taps with a quarter of the multiplications: Winograd's minimal filtering F(4 x 4, 3 x 3).
+//! Convolutions of 3 x 3 taps with fewer multiplications, by Winograd's minimal filtering: a quarter of them by F(4 x 4, 3 x 3),
+//! and four ninths by F(2 x 2, 3 x 3) for pictures that have few tiles of the former.
 //!
 //! A tile of 4 x 4 results is read from 6 x 6 pixels. Pixels and taps are each mapped to 36 points, where convolving is
-//! multiplying: at each point a matrix product over the channels, tiles by outputs. The results are mapped back.
-//! Formulas: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), with the points 0, 1, -1, 2, -2.
+//! multiplying: at each point a matrix product over the channels, tiles by outputs. The results are mapped back. A tile of 2 x 2
+//! has 16 points.
+//! Formulas: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016).
 //!
-//! Whether a convolution goes this way depends on one picture's size and the weight, never on how many pictures there are.
+//! Whether and how a convolution goes this way depends on one picture's size and the weight, never on how many pictures there are.
 
+mod filters;
 mod points;
 
+use super::finish::{Finish, Place, Row};
 use super::hands;
 use super::isa::Isa;
 use super::lines::Lines;
 use super::patches::{Patches, Walk};
-use super::product::{Finish, Place, Row};
 use super::scratch;
 use super::shared::{Shared, Slot, filled};
 use super::tile::{self, COLUMNS, Columns, ROWS, Run};
+use super::vector::WIDEST;
 use super::weight::Weight;
-use points::{PIXELS, POINTS, RESULTS, WIDEST, map_pixels, map_products, map_taps};
+use filters::{Filter, Four, Two};
+use points::{map_pixels, map_products, map_taps};
 use rayon::prelude::*;
 use std::array::from_fn;
 use std::ops::Range;
@@ -37,113 +42,143 @@ const PANELS_AT_ONCE: usize = 4;
 const FEWEST: usize = 16;
 const FEWEST_UNKEPT: usize = 64;
 
-/// A weight's panels at the points: `[panels, 36, inputs, 32]`.
+/// A weight's panels at the points: `[panels, points, inputs, 32]`.
 pub type Points = Lines<f32>;
 
-/// Whether this is faster for the convolution that walks so.
-pub fn takes(isa: Isa, walk: &Walk, weight: &Weight) -> bool {
-    let tiles = walk.out.0.div_ceil(RESULTS) * walk.out.1.div_ceil(RESULTS);
-    let fewest = if is_kept(weight) { FEWEST } else { FEWEST_UNKEPT };
-    let channels = weight.depth() / 9;
-    isa != Isa::Portable
-        && (walk.kernel, walk.stride) == (3, 1)
-        && channels.is_multiple_of(WIDEST)
-        && channels >= 2 * WIDEST
-        && tiles >= fewest
+/// The tiles of results that a convolution goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tiles {
+    /// 2 x 2.
+    Two,
+    /// 4 x 4.
+    Four,
 }
 
-fn is_kept(weight: &Weight) -> bool {
-    weight.panels() * points_of_panel(weight) * size_of::<f32>() <= KEPT_BYTES
+impl Tiles {
+    /// Those by which the convolution that walks so is faster than as a product of its patches, if any.
+    pub fn of(isa: Isa, walk: &Walk, weight: &Weight) -> Option<Self> {
+        let channels = weight.depth() / 9;
+        let fits = isa != Isa::Portable
+            && (walk.kernel, walk.stride) == (3, 1)
+            && channels.is_multiple_of(WIDEST)
+            && channels >= 2 * WIDEST;
+        [Self::Four, Self::Two].into_iter().find(|tiles| fits && tiles.repay(walk.out, weight))
+    }
+
+    /// Whether a picture has enough of them for what its weight costs at the points.
+    fn repay(self, (height, width): (usize, usize), weight: &Weight) -> bool {
+        let fewest = if self.are_kept(weight) { FEWEST } else { FEWEST_UNKEPT };
+        height.div_ceil(self.side()) * width.div_ceil(self.side()) >= fewest
+    }
+
+    /// Height and width.
+    fn side(self) -> usize {
+        match self {
+            Self::Two => 2,
+            Self::Four => 4,
+        }
+    }
+
+    /// Whether the weight at their points is kept.
+    fn are_kept(self, weight: &Weight) -> bool {
+        weight.panels() * self.of_panel(weight) * size_of::<f32>() <= KEPT_BYTES
+    }
+
+    /// Numbers of a panel at their points.
+    fn of_panel(self, weight: &Weight) -> usize {
+        weight.depth() / 9 * (self.side() + 2).pow(2) * COLUMNS
+    }
 }
 
-/// Numbers of a panel at the points.
-fn points_of_panel(weight: &Weight) -> usize {
-    weight.depth() / 9 * POINTS * COLUMNS
-}
-
-/// What [`super::product::multiply`] computes, for a convolution that [`takes`] says yes to.
-pub fn convolve(isa: Isa, patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) -> Vec<f32> {
-    let points = is_kept(weight).then(|| kept_points(isa, weight));
-    Convolution { isa, patches, weight, finish, grid: Grid::new(patches, rows) }.compute(rows, points)
-}
-
-/// A weight at the points, for several convolutions that [`takes`] says yes to.
+/// A weight for convolutions that go by some tiles.
 #[derive(Debug)]
-pub struct Mapped<'a> {
+pub struct Filtered<'a> {
     isa: Isa,
+    tiles: Tiles,
     weight: &'a Weight,
-    /// None where they are kept with the weight.
+    /// The weight at the points, where it is neither kept there nor mapped some panels at a time.
     own: Option<Points>,
 }
 
-impl<'a> Mapped<'a> {
-    /// Maps `weight` unless it is kept mapped.
-    pub fn of(isa: Isa, weight: &'a Weight) -> Self {
-        let own = (!is_kept(weight)).then(|| {
-            let mut points = Points::zeros(weight.panels() * points_of_panel(weight));
-            map_panels(isa, weight, 0..weight.panels(), &mut points);
-            points
-        });
-        Self { isa, weight, own }
+impl<'a> Filtered<'a> {
+    /// For one convolution.
+    pub fn once(isa: Isa, tiles: Tiles, weight: &'a Weight) -> Self {
+        Self { isa, tiles, weight, own: None }
     }
 
-    /// [`convolve`] with the weight that was mapped.
+    /// For several: `weight` is mapped unless it is kept mapped.
+    pub fn often(isa: Isa, tiles: Tiles, weight: &'a Weight) -> Self {
+        let own = (!tiles.are_kept(weight)).then(|| {
+            let mut points = Points::zeros(weight.panels() * tiles.of_panel(weight));
+            map_panels(isa, tiles, weight, 0..weight.panels(), &mut points);
+            points
+        });
+        Self { isa, tiles, weight, own }
+    }
+
+    /// What [`super::product::multiply`] computes.
     pub fn convolve(&self, patches: &Patches<f32>, finish: Finish, rows: usize) -> Vec<f32> {
-        let Self { isa, weight, ref own } = *self;
-        let points = own.as_deref().unwrap_or_else(|| kept_points(isa, weight));
-        Convolution { isa, patches, weight, finish, grid: Grid::new(patches, rows) }
-            .compute(rows, Some(points))
+        let Self { isa, tiles, weight, ref own } = *self;
+        let kept = || tiles.are_kept(weight).then(|| kept_points(isa, tiles, weight));
+        let points = own.as_deref().or_else(kept);
+        let grid = Grid::new(tiles, patches, rows);
+        Convolution { isa, patches, weight, finish, grid }.compute(rows, points)
     }
 }
 
 /// The points that are kept with `weight`.
-fn kept_points(isa: Isa, weight: &Weight) -> &[f32] {
-    weight.points(|| all_at_points(isa, weight))
+fn kept_points(isa: Isa, tiles: Tiles, weight: &Weight) -> &[f32] {
+    weight.points(tiles == Tiles::Two, || all_at_points(isa, tiles, weight))
 }
 
 /// Maps all of a weight to the points, on this thread alone: one that waited for others would take up their work
 /// meanwhile, and might come upon the weight that it is keeping them from.
-fn all_at_points(isa: Isa, weight: &Weight) -> Points {
-    let each = points_of_panel(weight);
+fn all_at_points(isa: Isa, tiles: Tiles, weight: &Weight) -> Points {
+    let each = tiles.of_panel(weight);
     let mut points = Points::zeros(weight.panels() * each);
     for (panel, points) in points.chunks_mut(each).enumerate() {
-        map_panel(isa, weight, panel, points);
+        map_panel(isa, tiles, weight, panel, points);
     }
     points
 }
 
 /// Maps `panels`, in parallel.
-fn map_panels(isa: Isa, weight: &Weight, panels: Range<usize>, points: &mut [f32]) {
-    let mapped = points.par_chunks_mut(points_of_panel(weight)).zip(panels);
-    mapped.for_each(|(points, panel)| map_panel(isa, weight, panel, points));
+fn map_panels(isa: Isa, tiles: Tiles, weight: &Weight, panels: Range<usize>, points: &mut [f32]) {
+    let mapped = points.par_chunks_mut(tiles.of_panel(weight)).zip(panels);
+    mapped.for_each(|(points, panel)| map_panel(isa, tiles, weight, panel, points));
 }
 
-fn map_panel(isa: Isa, weight: &Weight, panel: usize, points: &mut [f32]) {
+fn map_panel(isa: Isa, tiles: Tiles, weight: &Weight, panel: usize, points: &mut [f32]) {
     let depth = weight.depth();
     scratch::with([depth.next_multiple_of(2) * COLUMNS], |[wide]| {
-        map_taps(isa, weight.panel(isa, panel, 0..depth, wide), points);
+        let taps = weight.panel(isa, panel, 0..depth, wide);
+        match tiles {
+            Tiles::Two => map_taps::<Two, 2, 4>(isa, taps, points),
+            Tiles::Four => map_taps::<Four, 4, 6>(isa, taps, points),
+        }
     });
 }
 
 /// The tiles of all pictures.
 #[derive(Clone, Copy)]
 struct Grid {
-    /// Tiles of a picture, down and across.
-    tiles: (usize, usize),
+    tiles: Tiles,
+    /// How many a picture has, down and across.
+    size: (usize, usize),
     count: usize,
 }
 
 impl Grid {
-    fn new(patches: &Patches<f32>, rows: usize) -> Self {
+    fn new(tiles: Tiles, patches: &Patches<f32>, rows: usize) -> Self {
         let (height, width) = patches.walk.out;
-        let tiles = (height.div_ceil(RESULTS), width.div_ceil(RESULTS));
-        Self { tiles, count: rows / (height * width) * tiles.0 * tiles.1 }
+        let size = (height.div_ceil(tiles.side()), width.div_ceil(tiles.side()));
+        Self { tiles, size, count: rows / (height * width) * size.0 * size.1 }
     }
 
     /// The picture of a tile, and the line and column of its first result.
     fn place(&self, tile: usize) -> (usize, usize, usize) {
-        let (line, column) = (tile / self.tiles.1, tile % self.tiles.1);
-        (line / self.tiles.0, line % self.tiles.0 * RESULTS, column * RESULTS)
+        let (line, column) = (tile / self.size.1, tile % self.size.1);
+        (line / self.size.0, line % self.size.0 * self.tiles.side(), column * self.tiles.side())
     }
 }
 
@@ -164,10 +199,11 @@ impl Convolution<'_> {
             if let Some(points) = points {
                 return self.panels(0..weight.panels(), points, out);
             }
-            let mut points = Points::zeros(weight.panels().min(PANELS_AT_ONCE) * points_of_panel(weight));
+            let mut points =
+                Points::zeros(weight.panels().min(PANELS_AT_ONCE) * self.grid.tiles.of_panel(weight));
             for first in (0..weight.panels()).step_by(PANELS_AT_ONCE) {
                 let panels = first..weight.panels().min(first + PANELS_AT_ONCE);
-                map_panels(self.isa, weight, panels.clone(), &mut points);
+                map_panels(self.isa, self.grid.tiles, weight, panels.clone(), &mut points);
                 self.panels(panels, &points, out);
             }
         };
@@ -177,7 +213,8 @@ impl Convolution<'_> {
 
     /// Computes the columns of `panels`, which `points` hold.
     fn panels(&self, panels: Range<usize>, points: &[f32], out: Shared) {
-        let most = BLOCK_BYTES / (size_of::<f32>() * POINTS * self.patches.channels);
+        let points_of_tile = (self.grid.tiles.side() + 2).pow(2);
+        let most = BLOCK_BYTES / (size_of::<f32>() * points_of_tile * self.patches.channels);
         let most = (most / ROWS * ROWS).clamp(BLOCK.start, BLOCK.end);
         let blocks = self.grid.count.div_ceil(most).max(1);
         let block = self.grid.count.div_ceil(blocks).next_multiple_of(ROWS);
@@ -191,47 +228,55 @@ impl Convolution<'_> {
             .map(|from| from..self.grid.count.min(from + block))
             .flat_map(|tiles| panels.clone().step_by(chunk).map(move |panel| (tiles.clone(), panel)))
             .collect();
-        let each = points_of_panel(self.weight);
+        let each = self.grid.tiles.of_panel(self.weight);
         tasks.into_par_iter().for_each(|(tiles, first)| {
             let task = first..panels.end.min(first + chunk);
             let points = &points[(first - panels.start) * each..][..task.len() * each];
-            self.task(tiles, task, points, out);
+            match self.grid.tiles {
+                Tiles::Two => self.task::<Two, 2, 4>(tiles, task, points, out),
+                Tiles::Four => self.task::<Four, 4, 6>(tiles, task, points, out),
+            }
         });
     }
 
     /// Computes tiles in the columns of a task's `panels`.
-    fn task(&self, tiles: Range<usize>, panels: Range<usize>, points: &[f32], out: Shared) {
+    fn task<F: Filter<R, P>, const R: usize, const P: usize>(
+        &self,
+        tiles: Range<usize>,
+        panels: Range<usize>,
+        points: &[f32],
+        out: Shared,
+    ) {
         let channels = self.patches.channels;
         let (pixel_step, product_step) = (tiles.len() * channels + APART, tiles.len() * COLUMNS + APART);
-        scratch::with([POINTS * pixel_step, POINTS * product_step, channels], |[pixels, products, zeros]| {
+        let sizes = [P * P * pixel_step, P * P * product_step, channels];
+        scratch::with(sizes, |[pixels, products, zeros]| {
             zeros.fill(0.0);
             for (at, tile) in tiles.clone().enumerate() {
-                let read = self.read(tile, zeros);
-                map_pixels(self.isa, &read, &mut pixels[at * channels..], pixel_step);
+                let read = self.read::<P>(tile, zeros);
+                map_pixels::<F, R, P>(self.isa, &read, &mut pixels[at * channels..], pixel_step);
             }
-            for (panel, points) in panels.zip(points.chunks_exact(points_of_panel(self.weight))) {
+            for (panel, points) in panels.zip(points.chunks_exact(self.grid.tiles.of_panel(self.weight))) {
                 self.multiply((tiles.len(), panel), pixels, points, products);
                 for (at, tile) in tiles.clone().enumerate() {
-                    self.write((tile, panel), &products[at * COLUMNS..], product_step, out);
+                    self.write::<F, R, P>((tile, panel), &products[at * COLUMNS..], product_step, out);
                 }
             }
         });
     }
 
     /// The pixels that a tile is read from.
-    fn read<'a>(&'a self, tile: usize, zeros: &'a [f32]) -> [&'a [f32]; POINTS] {
+    fn read<'a, const P: usize>(&'a self, tile: usize, zeros: &'a [f32]) -> [[&'a [f32]; P]; P] {
         let (picture, y, x) = self.grid.place(tile);
-        from_fn(|at| {
-            let seen = (y + at / PIXELS, x + at % PIXELS);
-            match self.patches.walk.seen_pixel(picture, seen) {
-                Some(pixel) => &self.patches.data[pixel * zeros.len()..][..zeros.len()],
-                None => zeros,
-            }
-        })
+        let pixel = |y, x| match self.patches.walk.seen_pixel(picture, (y, x)) {
+            Some(pixel) => &self.patches.data[pixel * zeros.len()..][..zeros.len()],
+            None => zeros,
+        };
+        from_fn(|down| from_fn(|across| pixel(y + down, x + across)))
     }
 
-    /// The products at all points, `[36, tiles, 32]`, of pixels `[36, tiles, inputs]` and a panel's `points`
-    /// `[36, inputs, 32]`; of the first two, points are [`APART`].
+    /// The products at all points, `[points, tiles, 32]`, of pixels `[points, tiles, inputs]` and a panel's `points`
+    /// `[points, inputs, 32]`; of the first two, points are [`APART`].
     fn multiply(&self, (tiles, panel): (usize, usize), pixels: &[f32], points: &[f32], products: &mut [f32]) {
         let (channels, used) = (self.patches.channels, self.weight.used(panel));
         let points =
@@ -250,17 +295,23 @@ impl Convolution<'_> {
     }
 
     /// Maps a tile's products, `step` from point to point, to its results, and writes those within the picture.
-    fn write(&self, (tile, panel): (usize, usize), products: &[f32], step: usize, out: Shared) {
+    fn write<F: Filter<R, P>, const R: usize, const P: usize>(
+        &self,
+        (tile, panel): (usize, usize),
+        products: &[f32],
+        step: usize,
+        out: Shared,
+    ) {
         let (picture, y, x) = self.grid.place(tile);
         let (height, width) = self.patches.walk.out;
         let place = |y, x| Place { weight: self.weight, row: (picture * height + y) * width + x, panel };
-        let mut rows: [Option<Row>; RESULTS * RESULTS] = from_fn(|at| {
-            let (y, x) = (y + at / RESULTS, x + at % RESULTS);
+        let result = |y, x| {
             // SAFETY: each task has its own tiles and panels, hence its own elements.
             (y < height && x < width).then(|| unsafe { self.finish.row(place(y, x), out) })
-        });
+        };
+        let mut rows: [[Option<Row>; R]; R] = from_fn(|down| from_fn(|across| result(y + down, x + across)));
         let bias = self.finish.bias(place(y, x));
-        map_products(self.isa, (products, step), bias, &mut rows);
+        map_products::<F, R, P>(self.isa, (products, step), bias, &mut rows);
     }
 }
 
@@ -292,11 +343,12 @@ mod tests {
         let (data, weight) = (numbers(rows * INPUTS, 2), weight());
         let patches = Patches { data: &data, channels: INPUTS, walk: walk() };
         for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Portable) {
-            let grid = Grid::new(&patches, rows);
-            let convolution =
-                Convolution { isa, patches: &patches, weight: &weight, finish: Finish::default(), grid };
-            let kept = convolution.compute(rows, Some(kept_points(isa, &weight)));
-            assert_eq!(kept, convolution.compute(rows, None), "{isa:?}");
+            for tiles in [Tiles::Two, Tiles::Four] {
+                let (grid, finish) = (Grid::new(tiles, &patches, rows), Finish::default());
+                let convolution = Convolution { isa, patches: &patches, weight: &weight, finish, grid };
+                let kept = convolution.compute(rows, Some(kept_points(isa, tiles, &weight)));
+                assert_eq!(kept, convolution.compute(rows, None), "{isa:?} {tiles:?}");
+            }
         }
     }
 }
