@@ -73,8 +73,8 @@ impl Resnet {
         let mut out = inner.next(1, self.outputs);
         for lines in out.cuts() {
             let residual = shortcut.numbers(lines.clone());
-            shortcut.release(lines.end);
             let band = conv.band(View::normed(&inner, &map), &lines, Some(&residual));
+            shortcut.release(lines.end);
             inner.release(lines.end - 1);
             out.push(lines, band);
         }

@@ -12,6 +12,7 @@ use super::host::{holds, plain, read, tensor};
 use crate::error::{Error, Result};
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -109,15 +110,18 @@ impl Bands {
         kept.values().part((line - lines.start) * length..(line - lines.start + 1) * length)
     }
 
-    /// `lines` in f32.
-    pub fn numbers(&self, lines: Range<usize>) -> Vec<f32> {
-        View { of: self, map: None, times: 1 }.window(lines, 0)
+    /// `lines` in f32; where they are a band that is kept so, no copy of it.
+    pub fn numbers(&self, lines: Range<usize>) -> Cow<'_, [f32]> {
+        match self.bands.iter().find(|(band, _)| *band == lines) {
+            Some((_, Kept::F32(numbers))) => Cow::Borrowed(numbers),
+            _ => Cow::Owned(View { of: self, map: None, times: 1 }.window(lines, 0)),
+        }
     }
 
     /// All of the picture, `[1, H, W, C]`.
     pub fn whole(&self) -> Result<Tensor> {
         let (height, width) = self.size;
-        tensor(self.numbers(0..height), (1, height, width, self.channels))
+        tensor(self.numbers(0..height).into_owned(), (1, height, width, self.channels))
     }
 }
 
@@ -234,7 +238,7 @@ mod tests {
         (whole.most, whole.fewest) = (lines * WIDTH, LINES);
         let mut bands = whole.next(1, CHANNELS);
         for lines in bands.cuts() {
-            bands.push(lines.clone(), whole.numbers(lines));
+            bands.push(lines.clone(), whole.numbers(lines).into_owned());
         }
         bands
     }
