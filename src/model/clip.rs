@@ -187,10 +187,10 @@ impl TextEncoder {
         let inputs = [&tokens, &ends];
         // Recordings are told apart by their inputs' shapes: only one of all numbers of layers may have them. What is read as
         // it is needed is uploaded, which no recording may.
-        let mut outputs = match (&self.trunk, skipped) {
-            (Trunk::Held { .. }, 0) => self.replay.record(&inputs, |inputs| self.body(inputs, kept))?,
-            _ => in_pool(&tokens, || self.body(&inputs, kept))?,
-        };
+        let mut outputs = in_pool(&tokens, || match (&self.trunk, skipped) {
+            (Trunk::Held { .. }, 0) => self.replay.record(&inputs, |inputs| self.body(inputs, kept)),
+            _ => self.body(&inputs, kept),
+        })?;
         let pooled = outputs.swap_remove(1);
         Ok(Encoded { hidden: outputs.swap_remove(0), pooled })
     }

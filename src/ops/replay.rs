@@ -79,14 +79,14 @@ impl Replay {
     pub fn record(
         &self,
         inputs: &[&Tensor],
-        work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>> + Sync,
+        work: impl Fn(&[&Tensor]) -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
         #[cfg(feature = "cuda")]
         if inputs[0].device().is_cuda() {
             let nothing = Kept { input: 0, of: Vec::new(), make: &|_| Ok(Vec::new()) };
             return self.cuda.run(inputs, &nothing, &|inputs, _| work(inputs));
         }
-        in_pool(inputs[0], || work(inputs))
+        work(inputs)
     }
 }
 

@@ -52,9 +52,10 @@ impl<'a> Finish<'a> {
         while !rest.is_empty() {
             let alike = self.alike(place.row).min(rest.len() / COLUMNS);
             let (sums, others) = rest.split_at_mut(alike * COLUMNS);
-            let mut bias = self.bias(place).unwrap_or(&NOTHING);
+            let mut bias = self.bias(place);
             if gated {
-                gate(isa, sums, std::mem::replace(&mut bias, &NOTHING));
+                gate(isa, sums, bias);
+                bias = &NOTHING;
             }
             // SAFETY: the caller's promise.
             unsafe { run(isa, Write { sums, bias, place, finish: *self, out }) };
@@ -67,9 +68,9 @@ impl<'a> Finish<'a> {
         if self.bias.is_some() { self.bias_rows - row % self.bias_rows } else { usize::MAX }
     }
 
-    /// What is added to the columns of a panel; padded.
-    pub fn bias(&self, place: Place) -> Option<&'a [f32]> {
-        self.bias.map(|bias| {
+    /// What is added to the columns of a panel: a number for each, padded.
+    pub fn bias(&self, place: Place) -> &'a [f32] {
+        self.bias.map_or(&NOTHING, |bias| {
             let group = place.row / self.bias_rows;
             &bias[(group * place.weight.panels() + place.panel) * COLUMNS..][..COLUMNS]
         })

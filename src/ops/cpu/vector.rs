@@ -1,6 +1,6 @@
 //! Vectors of f32 in registers, for loops that the compiler leaves in memory.
 
-use super::isa::Isa;
+use super::isa::{Isa, dispatched};
 use std::array::from_fn;
 
 /// Numbers of the widest vector.
@@ -171,26 +171,14 @@ pub trait Loop {
 /// # Safety
 /// What the loop asks for; the instructions were found by [`Isa::available`].
 pub unsafe fn run(isa: Isa, what: impl Loop) {
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    unsafe fn avx512(what: impl Loop) {
+    dispatched!(
+        isa,
+        (what: impl Loop),
         // SAFETY: the caller's promise.
-        unsafe { what.run::<std::arch::x86_64::__m512>() }
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2(what: impl Loop) {
+        avx512: unsafe { what.run::<std::arch::x86_64::__m512>() },
         // SAFETY: the caller's promise.
-        unsafe { what.run::<std::arch::x86_64::__m256>() }
-    }
-    // SAFETY: the caller's promise.
-    unsafe {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 | Isa::Avx512 => avx512(what),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2(what),
-            _ => what.run::<[f32; 4]>(),
-        }
-    }
+        avx2: unsafe { what.run::<std::arch::x86_64::__m256>() },
+        // SAFETY: the caller's promise.
+        plain: unsafe { what.run::<[f32; 4]>() }
+    );
 }

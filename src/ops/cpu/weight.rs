@@ -3,6 +3,7 @@
 use super::isa::{Isa, vectorised};
 use super::lines::{Lines, Plain};
 use super::tile::COLUMNS;
+use super::winograd::Tiles;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -17,6 +18,7 @@ pub struct Weight {
     depth: usize,
     outputs: usize,
     gated: bool,
+    /// For each kind of [`Tiles`].
     points: [OnceLock<Lines<f32>>; 2],
 }
 
@@ -85,10 +87,9 @@ impl Weight {
         Self { values, depth: taps * inputs, outputs, gated, points: Default::default() }
     }
 
-    /// The weights at the points of [`super::winograd`]'s smaller or larger tiles, which `map` makes at the first use and which
-    /// are kept.
-    pub fn points(&self, smaller: bool, map: impl FnOnce() -> Lines<f32>) -> &[f32] {
-        self.points[usize::from(smaller)].get_or_init(map)
+    /// The weights at the points of `tiles`, which `map` makes at the first use and which are kept.
+    pub fn points(&self, tiles: Tiles, map: impl FnOnce() -> Lines<f32>) -> &[f32] {
+        self.points[tiles as usize].get_or_init(map)
     }
 
     /// Rows of a panel.

@@ -79,6 +79,11 @@ impl Tiles {
         }
     }
 
+    /// Points of a tile.
+    fn points(self) -> usize {
+        (self.side() + 2).pow(2)
+    }
+
     /// Whether the weight at their points is kept.
     fn are_kept(self, weight: &Weight) -> bool {
         weight.panels() * self.of_panel(weight) * size_of::<f32>() <= KEPT_BYTES
@@ -86,7 +91,7 @@ impl Tiles {
 
     /// Numbers of a panel at their points.
     fn of_panel(self, weight: &Weight) -> usize {
-        weight.depth() / 9 * (self.side() + 2).pow(2) * COLUMNS
+        weight.depth() / 9 * self.points() * COLUMNS
     }
 }
 
@@ -128,7 +133,7 @@ impl<'a> Filtered<'a> {
 
 /// The points that are kept with `weight`.
 fn kept_points(isa: Isa, tiles: Tiles, weight: &Weight) -> &[f32] {
-    weight.points(tiles == Tiles::Two, || all_at_points(isa, tiles, weight))
+    weight.points(tiles, || all_at_points(isa, tiles, weight))
 }
 
 /// Maps all of a weight to the points, on this thread alone: one that waited for others would take up their work
@@ -213,8 +218,7 @@ impl Convolution<'_> {
 
     /// Computes the columns of `panels`, which `points` hold.
     fn panels(&self, panels: Range<usize>, points: &[f32], out: Shared) {
-        let points_of_tile = (self.grid.tiles.side() + 2).pow(2);
-        let most = BLOCK_BYTES / (size_of::<f32>() * points_of_tile * self.patches.channels);
+        let most = BLOCK_BYTES / (size_of::<f32>() * self.grid.tiles.points() * self.patches.channels);
         let most = (most / ROWS * ROWS).clamp(BLOCK.start, BLOCK.end);
         let blocks = self.grid.count.div_ceil(most).max(1);
         let block = self.grid.count.div_ceil(blocks).next_multiple_of(ROWS);

@@ -117,11 +117,11 @@ impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Taps<'_, F, R, P>
 pub fn map_products<F: Filter<R, P>, const R: usize, const P: usize>(
     isa: Isa,
     (products, step): (&[f32], usize),
-    bias: Option<&[f32]>,
+    bias: &[f32],
     rows: &mut [[Option<Row>; R]; R],
 ) {
     assert!(products.len() >= (P * P - 1) * step + COLUMNS, "there are products at all points");
-    assert!(bias.is_none_or(|bias| bias.len() == COLUMNS), "a bias is padded");
+    assert!(bias.len() == COLUMNS, "a bias is padded");
     let mut all = rows.as_flattened().iter().flatten();
     assert!(all.all(|Row { add, out }| add.is_none_or(|add| add.len() == out.len())));
     // SAFETY: all vectors lie within what was measured above.
@@ -131,7 +131,7 @@ pub fn map_products<F: Filter<R, P>, const R: usize, const P: usize>(
 struct Products<'a, 'r, F, const R: usize, const P: usize> {
     products: &'a [f32],
     step: usize,
-    bias: Option<&'a [f32]>,
+    bias: &'a [f32],
     rows: &'a mut [[Option<Row<'r>>; R]; R],
     filter: PhantomData<F>,
 }
@@ -144,7 +144,7 @@ impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Products<'_, '_, 
         for first in (0..width).step_by(V::LANES) {
             // SAFETY: the caller's promise.
             unsafe {
-                let bias = bias.map_or(V::splat(0.0), |bias| V::load(bias.as_ptr().add(first)));
+                let bias = V::load(bias.as_ptr().add(first));
                 let mut columns = [[V::splat(0.0); R]; P];
                 for (x, column) in columns.iter_mut().enumerate() {
                     let from = products.as_ptr().add(x * step + first);
