@@ -21,6 +21,7 @@
 mod batch;
 mod choice;
 mod cost;
+mod flow;
 mod group;
 mod job;
 mod pace;

@@ -29,37 +29,37 @@ pub struct Device {
     pub warm_up: [&'static [u32]; 2],
 }
 
-/// SDXL in f16 on one H200, as `easel bench` measured it (docs/cuda.md).
-pub const H200: Device = Device {
-    name: "H200",
-    denoise: [&H200_SMALL, &H200_LARGE],
-    encode: 0.0043,
-    decode: [0.0053, 0.0207],
+/// SDXL in f16 on one H100, as `easel bench` measured it (docs/scheduling.md).
+pub const H100: Device = Device {
+    name: "H100",
+    denoise: [&H100_SMALL, &H100_LARGE],
+    encode: 0.0013,
+    decode: [0.0052, 0.0195],
     rows: 16,
     fills: true,
-    // A server measures the model's own size; of these rows 1, 2 and 16, and learns what lies between from work.
-    warm_up: [&[], &[1, 2, 4, 8, 16]],
+    // A server measures the model's own size, and learns what lies between, and other sizes, from work.
+    warm_up: [&[], &[1, 2, 16]],
 };
 
-const H200_SMALL: [(u32, f64); 8] = [
+const H100_SMALL: [(u32, f64); 8] = [
     (1, 0.0076),
-    (2, 0.0094),
-    (3, 0.0116),
-    (4, 0.0143),
-    (6, 0.0203),
-    (8, 0.0250),
-    (12, 0.0390),
-    (16, 0.0501),
+    (2, 0.0099),
+    (3, 0.0119),
+    (4, 0.0141),
+    (6, 0.0198),
+    (8, 0.0240),
+    (12, 0.0368),
+    (16, 0.0463),
 ];
-const H200_LARGE: [(u32, f64); 8] = [
-    (1, 0.0153),
-    (2, 0.0271),
-    (3, 0.0428),
-    (4, 0.0540),
-    (6, 0.0802),
-    (8, 0.1069),
-    (12, 0.1587),
-    (16, 0.2105),
+const H100_LARGE: [(u32, f64); 8] = [
+    (1, 0.0150),
+    (2, 0.0259),
+    (3, 0.0415),
+    (4, 0.0502),
+    (6, 0.0746),
+    (8, 0.0984),
+    (12, 0.1454),
+    (16, 0.1927),
 ];
 
 /// Each row costs as much as the first: a processor. Made up.

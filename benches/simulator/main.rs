@@ -8,9 +8,9 @@ mod policies;
 mod report;
 mod traffic;
 
-use device::{CPU, Device, H200};
+use device::{CPU, Device, H100};
 use policies::Policy;
-use traffic::{Mix, Traffic};
+use traffic::{Clients, Mix, Traffic};
 
 /// Requests in each run.
 const REQUESTS: usize = 4000;
@@ -20,7 +20,13 @@ const LOADS: [f64; 5] = [0.5, 0.8, 0.95, 1.2, 1.4];
 const SEEDS: [u64; 5] = [0x5eed, 1, 2, 3, 4];
 
 const CASES: [(&Device, Mix); 5] =
-    [(&H200, Mix::SMALL), (&H200, Mix::MIXED), (&H200, Mix::EVEN), (&H200, Mix::LARGE), (&CPU, Mix::MIXED)];
+    [(&H100, Mix::SMALL), (&H100, Mix::MIXED), (&H100, Mix::EVEN), (&H100, Mix::LARGE), (&CPU, Mix::MIXED)];
+
+/// Clients of an H100 that ask anew as soon as they have their picture: how many, and the seconds that lie in between.
+const CLIENTS: [u64; 4] = [2, 4, 8, 12];
+const PAUSE: f64 = 0.05;
+/// The bounds of the times at which their answers are counted, in seconds.
+const TIMES: [f64; 4] = [0.0, 30.0, 90.0, 600.0];
 
 fn main() {
     println!("\n### Step-level against the others, least and most of {} runs\n", SEEDS.len());
@@ -30,6 +36,11 @@ fn main() {
     }
     for (device, mix) in CASES {
         compare(device, mix);
+    }
+    println!("\n### {}, clients that do not cease\n", H100.name);
+    report::rates_head(&TIMES);
+    for count in CLIENTS {
+        unceasing(count);
     }
 }
 
@@ -41,8 +52,8 @@ fn loads() -> impl Iterator<Item = Option<f64>> {
 fn ratios(device: &Device, mix: Mix) {
     for load in loads() {
         let runs = SEEDS.map(|seed| {
-            let requests = Traffic { device, mix, requests: REQUESTS, seed, load }.requests();
-            Policy::ALL.map(|policy| policies::run(policy, device, &requests))
+            let arrivals = Traffic { device, mix, requests: REQUESTS, seed, load }.arrivals();
+            Policy::ALL.map(|policy| policies::run(policy, device, arrivals.clone()))
         });
         report::ratios(&format!("{}, {}", device.name, mix.name), load, &runs);
     }
@@ -52,9 +63,17 @@ fn compare(device: &Device, mix: Mix) {
     println!("\n### {}, {}\n", device.name, mix.name);
     report::head();
     for load in loads() {
-        let requests = Traffic { device, mix, requests: REQUESTS, seed: SEEDS[0], load }.requests();
+        let arrivals = Traffic { device, mix, requests: REQUESTS, seed: SEEDS[0], load }.arrivals();
         for policy in Policy::ALL {
-            report::line(load, policy.name(), &policies::run(policy, device, &requests));
+            report::line(load, policy.name(), &policies::run(policy, device, arrivals.clone()));
         }
+    }
+}
+
+/// Prints what clients get who ask for the same picture again and again.
+fn unceasing(count: u64) {
+    for policy in Policy::ALL {
+        let clients = Clients { count, pause: PAUSE, until: TIMES[TIMES.len() - 1] };
+        report::rates(count, policy.name(), &policies::run(policy, &H100, clients.arrivals()), &TIMES);
     }
 }

@@ -1,7 +1,7 @@
 //! The policies that are compared.
 
 use crate::device::{Device, LARGE};
-use crate::traffic::Request;
+use crate::traffic::{Arrivals, Request};
 use easel::scheduler::{CallerId, GroupKey, JobId, Limits, NewJob, Outcome, Scheduler, Stage, Work};
 use std::time::Duration;
 
@@ -33,11 +33,20 @@ impl Policy {
     }
 }
 
+/// A picture that was drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct Picture {
+    /// When it was done.
+    pub at: f64,
+    /// Seconds since it was asked for.
+    pub taken: f64,
+}
+
 /// What came of a run.
 #[derive(Debug, Default)]
 pub struct Run {
-    /// Seconds from arrival to picture, for each picture that somebody waited for.
-    pub latencies: Vec<f64>,
+    /// Each picture that somebody waited for.
+    pub pictures: Vec<Picture>,
     /// When the last picture was done.
     pub end: f64,
     /// UNet calls.
@@ -52,66 +61,65 @@ impl Run {
     fn finish(&mut self, request: &Request, now: f64) {
         self.end = now;
         if request.gone > now {
-            self.latencies.push(now - request.arrival);
+            self.pictures.push(Picture { at: now, taken: now - request.arrival });
         }
     }
 }
 
-/// Serves `requests`, which come in the order of their arrival.
-pub fn run(policy: Policy, device: &Device, requests: &[Request]) -> Run {
+/// Serves what arrives.
+pub fn run(policy: Policy, device: &Device, arrivals: Arrivals) -> Run {
     match policy {
-        Policy::StepLevel => step_level(device, requests),
-        _ => request_level(policy, device, requests),
+        Policy::StepLevel => step_level(device, arrivals),
+        _ => request_level(policy, device, arrivals),
     }
 }
 
 /// Serves whole requests: one, or a batch of equal ones.
-fn request_level(policy: Policy, device: &Device, requests: &[Request]) -> Run {
+fn request_level(policy: Policy, device: &Device, mut arrivals: Arrivals) -> Run {
     let mut run = Run::default();
-    let mut waiting: Vec<&Request> = Vec::new();
-    let mut arrivals = requests.iter().peekable();
+    let mut waiting: Vec<Request> = Vec::new();
     let mut now = 0.0;
     loop {
-        while let Some(request) = arrivals.next_if(|request| request.arrival <= now) {
+        while let Some(request) = arrivals.come(now) {
             waiting.push(request);
         }
         waiting.retain(|request| request.gone > now);
         let Some(first) = lead(policy, device, &waiting) else {
-            let Some(next) = arrivals.peek() else { return run };
-            now = next.arrival;
+            let Some(next) = arrivals.next() else { return run };
+            now = next;
             continue;
         };
-        let most = if policy == Policy::Static { (device.rows / first.rows) as usize } else { 1 };
+        let rows = waiting[first].rows;
+        let most = if policy == Policy::Static { (device.rows / rows) as usize } else { 1 };
         let batch = take_equal(&mut waiting, first, most);
-        serve(device, &batch, &mut now, &mut run);
+        serve(device, &batch, &mut now, &mut run, &mut arrivals);
     }
 }
 
-/// The request that is served next.
-fn lead<'a>(policy: Policy, device: &Device, waiting: &[&'a Request]) -> Option<&'a Request> {
+/// Which request is served next.
+fn lead(policy: Policy, device: &Device, waiting: &[Request]) -> Option<usize> {
     if policy != Policy::Shortest {
-        return waiting.first().copied();
+        return (!waiting.is_empty()).then_some(0);
     }
-    waiting.iter().copied().min_by(|a, b| a.alone(device).total_cmp(&b.alone(device)))
+    (0..waiting.len()).min_by(|a, b| waiting[*a].alone(device).total_cmp(&waiting[*b].alone(device)))
 }
 
-/// Takes `first` and equal requests out, the oldest first, at most `most`.
-fn take_equal<'a>(waiting: &mut Vec<&'a Request>, first: &'a Request, most: usize) -> Vec<&'a Request> {
+/// Takes the request at `first` and equal ones out, the oldest first, at most `most`.
+fn take_equal(waiting: &mut Vec<Request>, first: usize, most: usize) -> Vec<Request> {
     let key = |request: &Request| (request.area, request.rows, request.evals);
-    let mut batch = vec![first];
+    let mut batch = vec![waiting.remove(first)];
     waiting.retain(|request| {
-        let same = std::ptr::eq(*request, first);
-        let joins = !same && batch.len() < most && key(request) == key(first);
+        let joins = batch.len() < most && key(request) == key(&batch[0]);
         if joins {
-            batch.push(request);
+            batch.push(*request);
         }
-        !same && !joins
+        !joins
     });
     batch
 }
 
 /// Runs a batch to its end. It ends early only when all its clients have gone.
-fn serve(device: &Device, batch: &[&Request], now: &mut f64, run: &mut Run) {
+fn serve(device: &Device, batch: &[Request], now: &mut f64, run: &mut Run, arrivals: &mut Arrivals) {
     let first = batch[0];
     *now += batch.len() as f64 * device.seconds(Stage::Encode, first.area, 1);
     let rows = batch.len() as u32 * first.rows;
@@ -128,52 +136,46 @@ fn serve(device: &Device, batch: &[&Request], now: &mut f64, run: &mut Run) {
     for request in batch.iter().filter(|request| request.gone > *now).collect::<Vec<_>>() {
         *now += device.seconds(Stage::Decode, first.area, 1);
         run.finish(request, *now);
+        arrivals.drawn(request, *now);
     }
 }
 
 /// Lets the scheduler say what the device does.
-fn step_level(device: &Device, requests: &[Request]) -> Run {
-    let limits = Limits { queue: requests.len(), inside: 2 * device.rows as usize, rows: device.rows };
+fn step_level(device: &Device, mut arrivals: Arrivals) -> Run {
+    let limits = Limits { queue: arrivals.len(), inside: 2 * device.rows as usize, rows: device.rows };
     let mut scheduler = Scheduler::new(limits, device.costs());
     let mut run = Run::default();
-    let mut arrivals = requests.iter().enumerate().peekable();
-    let mut hang_ups: Vec<(f64, usize)> = requests
-        .iter()
-        .enumerate()
-        .map(|(id, request)| (request.gone, id))
-        .filter(|(gone, _)| gone.is_finite())
-        .collect();
-    hang_ups.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut requests: Vec<Request> = Vec::new();
     let mut now = 0.0;
     loop {
-        while let Some((id, request)) = arrivals.next_if(|(_, request)| request.arrival <= now) {
-            let added = scheduler.add(job(id, request), Duration::from_secs_f64(request.arrival));
+        while let Some(request) = arrivals.come(now) {
+            let added = scheduler.add(job(requests.len(), &request), at(request.arrival));
             added.expect("the queue holds all requests");
+            requests.push(request);
         }
-        while let Some((_, id)) = hang_ups.pop_if(|(gone, _)| *gone <= now) {
-            scheduler.remove(JobId(id as u64));
-        }
-        let work = scheduler.schedule(Duration::from_secs_f64(now));
+        scheduler.expire(at(now));
+        let work = scheduler.schedule(at(now));
         if work == Work::Idle {
-            let Some((_, next)) = arrivals.peek() else { return run };
-            now = next.arrival;
+            let Some(next) = arrivals.next() else { return run };
+            now = next;
             continue;
         }
-        now += execute(device, requests, &work, &mut run, now);
-        scheduler.update(Duration::from_secs_f64(now), Outcome::Done);
+        now += execute(device, &requests, &work, &mut run, now);
+        scheduler.update(at(now), Outcome::Done);
+        if let Work::Decode(id) = &work {
+            let request = &requests[id.0 as usize];
+            run.finish(request, now);
+            arrivals.drawn(request, now);
+        }
     }
 }
 
-/// Counts a piece of work and says how many seconds it takes.
+/// Counts the rows of a piece of work and says how many seconds it takes.
 fn execute(device: &Device, requests: &[Request], work: &Work, run: &mut Run, now: f64) -> f64 {
     let request = |id: &JobId| &requests[id.0 as usize];
     match work {
         Work::Encode(id) => device.seconds(Stage::Encode, request(id).area, 1),
-        Work::Decode(id) => {
-            let taken = device.seconds(Stage::Decode, request(id).area, 1);
-            run.finish(request(id), now + taken);
-            taken
-        }
+        Work::Decode(id) => device.seconds(Stage::Decode, request(id).area, 1),
         Work::Denoise(ids) => {
             let rows: u32 = ids.iter().map(|id| request(id).rows).sum();
             run.calls += 1;
@@ -194,6 +196,10 @@ fn job(id: usize, request: &Request) -> NewJob {
         group: GroupKey { height: side, width: side, chunks: 1, adapters: 0 },
         guided: request.rows == 2,
         evals: request.evals,
-        deadline: None,
+        deadline: request.gone.is_finite().then(|| at(request.gone)),
     }
+}
+
+fn at(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
 }

@@ -44,6 +44,25 @@ pub fn ratios(case: &str, load: Option<f64>, runs: &[[Run; 4]]) {
     println!("| {case} | {} | {images} | {shortest} | {tail} |", label(load));
 }
 
+/// Prints the head of a table of rates between `times`.
+pub fn rates_head(times: &[f64]) {
+    let spans =
+        times.windows(2).map(|span| format!(" {:.0} to {:.0} s: images/s | mean s |", span[0], span[1]));
+    println!("| clients | policy |{}", spans.collect::<String>());
+    println!("|---|---|{}", "---:|---:|".repeat(times.len() - 1));
+}
+
+/// Prints how many pictures a second were done between `times`, and how long they took in the mean.
+pub fn rates(clients: u64, policy: &str, run: &Run, times: &[f64]) {
+    let spans = times.windows(2).map(|span| {
+        let within = run.pictures.iter().filter(|picture| span[0] <= picture.at && picture.at < span[1]);
+        let taken: Vec<f64> = within.map(|picture| picture.taken).collect();
+        let rate = taken.len() as f64 / (span[1] - span[0]);
+        format!(" {rate:.3} | {} |", seconds(taken.iter().sum::<f64>() / taken.len() as f64))
+    });
+    println!("| {clients} | {policy} |{}", spans.collect::<String>());
+}
+
 fn label(load: Option<f64>) -> String {
     load.map_or_else(|| "backlog".into(), |load| format!("{load:.2}"))
 }
@@ -54,15 +73,15 @@ fn seconds(value: f64) -> String {
 }
 
 fn throughput(run: &Run) -> f64 {
-    run.latencies.len() as f64 / run.end
+    run.pictures.len() as f64 / run.end
 }
 
 fn mean(run: &Run) -> f64 {
-    run.latencies.iter().sum::<f64>() / run.latencies.len() as f64
+    run.pictures.iter().map(|picture| picture.taken).sum::<f64>() / run.pictures.len() as f64
 }
 
 fn quantile(run: &Run, share: f64) -> f64 {
-    let mut waits = run.latencies.clone();
+    let mut waits: Vec<f64> = run.pictures.iter().map(|picture| picture.taken).collect();
     waits.sort_by(f64::total_cmp);
     waits[((waits.len() - 1) as f64 * share).round() as usize]
 }

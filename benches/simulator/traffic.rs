@@ -2,6 +2,7 @@
 
 use crate::device::{Device, LARGE, SMALL};
 use easel::scheduler::Stage;
+use std::collections::VecDeque;
 
 /// One request for one picture. Times are seconds.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,59 @@ pub struct Traffic<'a> {
     pub load: Option<f64>,
 }
 
+/// Clients who ask for the same picture again and again, each as soon as it has the one before.
+#[derive(Debug, Clone, Copy)]
+pub struct Clients {
+    pub count: u64,
+    /// Seconds from the end of a picture's decode to its client's next request: coding it, sending it, asking.
+    pub pause: f64,
+    /// When they ask no more.
+    pub until: f64,
+}
+
+/// Requests on their way, in the order of their arrival.
+#[derive(Debug, Clone)]
+pub struct Arrivals {
+    coming: VecDeque<Request>,
+    /// What clients do once they have a picture: nothing, or ask anew.
+    clients: Option<Clients>,
+}
+
+impl Arrivals {
+    /// The next request that has come by `now`.
+    pub fn come(&mut self, now: f64) -> Option<Request> {
+        self.coming.pop_front_if(|request| request.arrival <= now)
+    }
+
+    /// When the next one comes.
+    pub fn next(&self) -> Option<f64> {
+        self.coming.front().map(|request| request.arrival)
+    }
+
+    /// How many are known to come.
+    pub fn len(&self) -> usize {
+        self.coming.len()
+    }
+
+    /// Tells that a request was drawn at `now`, no earlier than those before.
+    pub fn drawn(&mut self, request: &Request, now: f64) {
+        if let Some(arrival) = self.clients.map(|clients| now + clients.pause)
+            && self.clients.is_some_and(|clients| arrival < clients.until)
+        {
+            self.coming.push_back(Request { arrival, ..*request });
+        }
+    }
+}
+
+impl Clients {
+    /// Their first requests, at once, for guided pictures of 1024x1024 in 30 steps; and what follows.
+    pub fn arrivals(self) -> Arrivals {
+        let first =
+            |caller| Request { arrival: 0.0, gone: f64::INFINITY, caller, evals: 30, rows: 2, area: LARGE };
+        Arrivals { coming: (0..self.count).map(first).collect(), clients: Some(self) }
+    }
+}
+
 /// Step counts that people ask for. Any count would do for the scheduler; batches of equal requests need equal ones.
 const STEPS: [u32; 8] = [4, 8, 12, 20, 25, 30, 40, 50];
 /// Callers.
@@ -65,8 +119,12 @@ impl Request {
 }
 
 impl Traffic<'_> {
-    /// The requests in the order of their arrival: the same for the same traffic.
-    pub fn requests(&self) -> Vec<Request> {
+    /// The same requests for the same traffic.
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals { coming: self.requests().into(), clients: None }
+    }
+
+    fn requests(&self) -> Vec<Request> {
         let mut random = Lcg(self.seed);
         let mut requests: Vec<Request> = (0..self.requests).map(|_| self.request(&mut random)).collect();
         let mean =

@@ -23,8 +23,7 @@ pub(super) struct Terms {
     pub seconds: Vec<f64>,
     /// The most rows of a call, unless it is for a single job.
     pub budget: u32,
-    /// All jobs that want the device, in this group and others, and those that are likely to come while it is busy: as
-    /// many again as it has drawn since it was last idle.
+    /// All jobs that want the device, in this group and others, and those that are likely to come while it is busy.
     pub jobs: usize,
 }
 

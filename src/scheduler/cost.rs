@@ -76,8 +76,9 @@ impl Costs {
     ///
     /// What is learned of some rows of a size also moves what is known of its other rows, by half (the device may have
     /// become slower, or these rows alone). The first calls of a number of rows that was not measured only make the next ones
-    /// quick, and teach nothing. A size that was never measured begins with the nearest size's curve, which
-    /// moves as a whole until each of its points has been measured.
+    /// quick, and teach nothing; the time of the one behind them is taken as it is, and says nothing of other rows that were
+    /// measured: a device may need as long for twelve as for sixteen. A size that was never measured begins with the nearest size's
+    /// curve, which moves as a whole until each of its points has been measured.
     pub fn learn(&mut self, stage: Stage, (area, rows): (u64, u32), taken: Duration) {
         let class = class(area);
         if stage == Stage::Denoise && self.prepares(class, rows) {
@@ -91,12 +92,20 @@ impl Costs {
             return;
         }
         let known = self.seconds(stage, area, rows) * scale;
-        let seconds = known + NEWS * (taken.min(SURPRISE * known) - known);
         let mut curve = self.curves.remove(&(stage, class)).unwrap_or_else(|| self.borrowed(stage, class));
-        let moved = seconds / known;
+        // Whether it is a first time among others that were measured.
+        let new = !curve.get(&rows).is_some_and(|point| point.measured)
+            && curve.values().any(|point| point.measured);
+        let taken = taken.min(SURPRISE * known);
+        let moved = 1.0 + NEWS * (taken / known - 1.0);
         for point in curve.values_mut() {
-            point.seconds *= if point.measured { moved.sqrt() } else { moved };
+            point.seconds *= match (point.measured, new) {
+                (false, _) => moved,
+                (true, false) => moved.sqrt(),
+                (true, true) => 1.0,
+            };
         }
+        let seconds = if new { taken } else { known * moved };
         curve.insert(rows, Point { seconds, measured: true });
         self.curves.insert((stage, class), curve);
     }
@@ -307,7 +316,20 @@ mod tests {
         }
         assert_near(costs.seconds(Stage::Denoise, 4096, 4), 2.5);
         costs.learn(Stage::Denoise, (4096, 4), seconds(2.0));
-        assert_near(costs.seconds(Stage::Denoise, 4096, 4), 2.45);
+        assert_near(costs.seconds(Stage::Denoise, 4096, 4), 2.0);
+    }
+
+    #[test]
+    fn rows_that_take_as_long_as_more_do_not_make_these_seem_slow() {
+        let mut costs = Costs::default();
+        for (rows, taken) in [(1, 1.0), (2, 1.5), (16, 8.5)] {
+            costs.measured(Stage::Denoise, (4096, rows), seconds(taken));
+        }
+        for _ in 0..80 {
+            costs.learn(Stage::Denoise, (4096, 12), seconds(8.5));
+        }
+        assert_near(costs.seconds(Stage::Denoise, 4096, 12), 8.5);
+        assert_near(costs.seconds(Stage::Denoise, 4096, 16), 8.5);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The scheduler itself: what comes in, what runs, what leaves.
 
 use super::batch::Batch;
+use super::flow::Flow;
 use super::job::Task;
 use super::pace::Pace;
 use super::queue::Line;
@@ -77,8 +78,7 @@ pub struct Scheduler {
     /// Seconds that encodes and decodes may still begin in before the next evaluation.
     pause: f64,
     pace: Pace,
-    /// Jobs drawn since the device last had nothing to do.
-    pub(super) drawn: usize,
+    pub(super) flow: Flow,
     /// See [`Task::stretch`].
     stretch: f64,
     draining: bool,
@@ -110,7 +110,7 @@ impl Scheduler {
             given: None,
             pause: 0.0,
             pace: Pace::default(),
-            drawn: 0,
+            flow: Flow::default(),
             stretch,
             draining: false,
         }
@@ -138,9 +138,7 @@ impl Scheduler {
         if self.line.contains(job.id) || self.running(job.id).is_some() {
             return Err(Error::internal(format!("there is a job {} already", job.id.0)));
         }
-        if self.is_empty() {
-            self.drawn = 0;
-        }
+        self.flow.come(self.is_empty());
         let seconds = |stage, rows| self.costs.seconds(stage, job.group.area(), rows);
         let ends = seconds(Stage::Encode, 1) + seconds(Stage::Decode, 1);
         let eval_alone = seconds(Stage::Denoise, job.rows());
@@ -164,11 +162,12 @@ impl Scheduler {
             self.decodes.retain(|other| *other != id);
             Some(self.inside.remove(at).task)
         });
-        let deadline = task.and_then(|task| task.job.deadline);
-        if let Some(deadline) = deadline {
+        let Some(task) = task else { return false };
+        self.flow.leave();
+        if let Some(deadline) = task.job.deadline {
             self.deadlines.remove(&(deadline, id));
         }
-        task.is_some()
+        true
     }
 
     /// Takes out the jobs whose deadline has come, whatever their state.
@@ -253,10 +252,7 @@ impl Scheduler {
         match work {
             Work::Encode(id) => self.encoded(id),
             Work::Denoise(ids) => ids.into_iter().for_each(|id| self.evaluated(id)),
-            Work::Decode(id) => {
-                self.remove(id);
-                self.drawn += 1;
-            }
+            Work::Decode(id) => drop(self.remove(id)),
             Work::Idle => {}
         }
     }
