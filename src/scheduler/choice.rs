@@ -91,10 +91,10 @@ impl Scheduler {
 
     fn terms(&self, area: u64) -> Terms {
         let budget = self.costs.budget(area, self.limits.rows);
-        let time = |rows| if rows == 0 { 0.0 } else { self.costs.seconds(Stage::Denoise, area, rows) };
+        let seconds = self.costs.calls(area, budget.max(2));
         let present = self.line.len() + self.inside.len();
         let jobs = present + self.flow.to_come(present);
-        Terms { seconds: (0..=budget.max(2)).map(time).collect(), budget, jobs }
+        Terms { seconds, budget, jobs }
     }
 }
 

@@ -110,10 +110,15 @@ impl Costs {
         self.curves.insert((stage, class), curve);
     }
 
+    /// Whether calls of so many rows were measured.
+    fn is_measured(&self, class: i32, rows: u32) -> bool {
+        let curve = self.curves.get(&(Stage::Denoise, class));
+        curve.and_then(|curve| curve.get(&rows)).is_some_and(|point| point.measured)
+    }
+
     /// Counts a call of so many rows, and says whether it is one of the first, unless they were measured.
     fn prepares(&mut self, class: i32, rows: u32) -> bool {
-        let curve = self.curves.get(&(Stage::Denoise, class));
-        if curve.and_then(|curve| curve.get(&rows)).is_some_and(|point| point.measured) {
+        if self.is_measured(class, rows) {
             return false;
         }
         let met = self.met.entry((class, rows)).or_insert(0);
@@ -149,16 +154,31 @@ impl Costs {
         of_stage.map(|((_, other), curve)| (*other, curve)).min_by_key(|(other, _)| (other - class).abs())
     }
 
+    /// Seconds of UNet calls by their rows of `area` latents each, from none to `most`.
+    ///
+    /// None takes longer than two of half its rows, if so many were measured. Where it seems to, what is known of it is out of
+    /// date, and would stay so, since such calls would not be made again.
+    pub fn calls(&self, area: u64, most: u32) -> Vec<f64> {
+        let mut calls = vec![0.0];
+        for rows in 1..=most as usize {
+            let seconds = self.seconds(Stage::Denoise, area, rows as u32);
+            let halves = rows.is_multiple_of(2) && self.is_measured(class(area), rows as u32 / 2);
+            calls.push(if halves { seconds.min(2.0 * calls[rows / 2]) } else { seconds });
+        }
+        calls
+    }
+
     /// The most rows of `area` latents that a call may have: what fits, and within that what pays. 1 where two rows
     /// cost twice one.
     pub fn budget(&self, area: u64, limit: u32) -> u32 {
         let fits =
             if self.fits == 0 { limit } else { u32::try_from(self.fits / area.max(1)).unwrap_or(limit) };
         let cap = self.caps.get(&class(area)).copied().unwrap_or(limit);
-        let per_second = |rows: u32| f64::from(rows) / self.seconds(Stage::Denoise, area, rows);
+        let calls = self.calls(area, limit.min(fits).min(cap).max(1));
+        let per_second = |rows: u32| f64::from(rows) / calls[rows as usize];
         let one = per_second(1);
-        let best = (1..=limit.min(fits).min(cap)).map(|rows| (per_second(rows), rows));
-        let best = best.fold((one, 1), |best, other| if other.0 > best.0 { other } else { best });
+        let best = (1..calls.len() as u32).map(|rows| (per_second(rows), rows));
+        let best = best.fold((one, 1), |best, other| if other.0 >= best.0 { other } else { best });
         if best.0 >= one * WORTHWHILE { best.1 } else { 1 }
     }
 
@@ -330,6 +350,16 @@ mod tests {
         }
         assert_near(costs.seconds(Stage::Denoise, 4096, 12), 8.5);
         assert_near(costs.seconds(Stage::Denoise, 4096, 16), 8.5);
+    }
+
+    #[test]
+    fn a_call_is_not_held_slower_than_two_of_half_its_rows() {
+        let mut costs = Costs::default();
+        for (rows, taken) in [(1, 1.0), (2, 1.5), (8, 4.0), (16, 9.0)] {
+            costs.measured(Stage::Denoise, (4096, rows), seconds(taken));
+        }
+        assert_near(costs.calls(4096, 16)[16], 8.0);
+        assert_eq!(costs.budget(4096, 16), 16, "so that it is tried again");
     }
 
     #[test]
