@@ -85,9 +85,9 @@ impl Arrivals {
 
     /// Tells that a request was drawn at `now`, no earlier than those before.
     pub fn drawn(&mut self, request: &Request, now: f64) {
-        if let Some(arrival) = self.clients.map(|clients| now + clients.pause)
-            && self.clients.is_some_and(|clients| arrival < clients.until)
-        {
+        let Some(clients) = self.clients else { return };
+        let arrival = now + clients.pause;
+        if arrival < clients.until {
             self.coming.push_back(Request { arrival, ..*request });
         }
     }
