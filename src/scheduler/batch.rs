@@ -19,7 +19,7 @@ pub(super) struct Candidate {
 /// What a group's calls cost, and how many wait for the device.
 #[derive(Debug)]
 pub(super) struct Terms {
-    /// Seconds of a call, by its rows, from none to the budget (at least two).
+    /// Seconds of a call, by its rows, from none to the budget at least, and to two.
     pub seconds: Vec<f64>,
     /// The most rows of a call, unless it is for a single job.
     pub budget: u32,

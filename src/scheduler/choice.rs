@@ -90,8 +90,7 @@ impl Scheduler {
     }
 
     fn terms(&self, area: u64) -> Terms {
-        let budget = self.costs.budget(area, self.limits.rows);
-        let seconds = self.costs.calls(area, budget.max(2));
+        let (seconds, budget) = self.costs.calls(area, self.limits.rows);
         let present = self.line.len() + self.inside.len();
         let jobs = present + self.flow.to_come(present);
         Terms { seconds, budget, jobs }

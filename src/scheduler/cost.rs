@@ -94,8 +94,7 @@ impl Costs {
         let known = self.seconds(stage, area, rows) * scale;
         let mut curve = self.curves.remove(&(stage, class)).unwrap_or_else(|| self.borrowed(stage, class));
         // Whether it is a first time among others that were measured.
-        let new = !curve.get(&rows).is_some_and(|point| point.measured)
-            && curve.values().any(|point| point.measured);
+        let new = !is_measured(&curve, rows) && curve.values().any(|point| point.measured);
         let taken = taken.min(SURPRISE * known);
         let moved = 1.0 + NEWS * (taken / known - 1.0);
         for point in curve.values_mut() {
@@ -110,15 +109,9 @@ impl Costs {
         self.curves.insert((stage, class), curve);
     }
 
-    /// Whether calls of so many rows were measured.
-    fn is_measured(&self, class: i32, rows: u32) -> bool {
-        let curve = self.curves.get(&(Stage::Denoise, class));
-        curve.and_then(|curve| curve.get(&rows)).is_some_and(|point| point.measured)
-    }
-
     /// Counts a call of so many rows, and says whether it is one of the first, unless they were measured.
     fn prepares(&mut self, class: i32, rows: u32) -> bool {
-        if self.is_measured(class, rows) {
+        if self.curves.get(&(Stage::Denoise, class)).is_some_and(|curve| is_measured(curve, rows)) {
             return false;
         }
         let met = self.met.entry((class, rows)).or_insert(0);
@@ -136,17 +129,13 @@ impl Costs {
     /// Seconds that work of `rows` rows of `area` latents each takes: measured, or else between what was measured, or
     /// else from the nearest size as if only the sum of the latents counted.
     pub fn seconds(&self, stage: Stage, area: u64, rows: u32) -> f64 {
-        let here = class(area);
-        let curve = self.curves.get(&(stage, here)).map(|curve| (here, curve));
-        let Some((class, curve)) = curve.or_else(|| self.nearest(stage, here)) else {
-            return UNMEASURED * area as f64 * f64::from(rows);
-        };
-        let scale = area as f64 / class_area(class);
-        if class == here {
-            scale * along(curve, f64::from(rows))
-        } else {
-            along(curve, scale * f64::from(rows))
-        }
+        time(self.curve(stage, class(area)), area, rows)
+    }
+
+    /// The curve of a class, or else of the nearest that has one, with its class.
+    fn curve(&self, stage: Stage, class: i32) -> Option<(i32, &Curve)> {
+        let own = self.curves.get(&(stage, class)).map(|curve| (class, curve));
+        own.or_else(|| self.nearest(stage, class))
     }
 
     fn nearest(&self, stage: Stage, class: i32) -> Option<(i32, &Curve)> {
@@ -154,32 +143,37 @@ impl Costs {
         of_stage.map(|((_, other), curve)| (*other, curve)).min_by_key(|(other, _)| (other - class).abs())
     }
 
-    /// Seconds of UNet calls by their rows of `area` latents each, from none to `most`.
+    /// Seconds of UNet calls by their rows of `area` latents each, from none to at least two and as many as fit; and the most rows
+    /// that a call may have: what fits, and within that what pays. 1 where two rows cost twice one.
     ///
-    /// None takes longer than two of half its rows, if so many were measured. Where it seems to, what is known of it is out of
-    /// date, and would stay so, since such calls would not be made again.
-    pub fn calls(&self, area: u64, most: u32) -> Vec<f64> {
-        let mut calls = vec![0.0];
-        for rows in 1..=most as usize {
-            let seconds = self.seconds(Stage::Denoise, area, rows as u32);
-            let halves = rows.is_multiple_of(2) && self.is_measured(class(area), rows as u32 / 2);
-            calls.push(if halves { seconds.min(2.0 * calls[rows / 2]) } else { seconds });
-        }
-        calls
-    }
-
-    /// The most rows of `area` latents that a call may have: what fits, and within that what pays. 1 where two rows
-    /// cost twice one.
-    pub fn budget(&self, area: u64, limit: u32) -> u32 {
+    /// No call takes longer than two of half its rows, if so many were measured. Where it seems to, what is known of it is out
+    /// of date, and would stay so, since such calls would not be made again.
+    pub fn calls(&self, area: u64, limit: u32) -> (Vec<f64>, u32) {
+        let here = class(area);
         let fits =
             if self.fits == 0 { limit } else { u32::try_from(self.fits / area.max(1)).unwrap_or(limit) };
-        let cap = self.caps.get(&class(area)).copied().unwrap_or(limit);
-        let calls = self.calls(area, limit.min(fits).min(cap).max(1));
-        let per_second = |rows: u32| f64::from(rows) / calls[rows as usize];
+        let cap = self.caps.get(&here).copied().unwrap_or(limit);
+        let most = limit.min(fits).min(cap).max(1) as usize;
+        let curve = self.curve(Stage::Denoise, here);
+        let own = curve.filter(|(class, _)| *class == here).map(|(_, curve)| curve);
+        let mut seconds = vec![0.0];
+        for rows in 1..=most.max(2) {
+            let taken = time(curve, area, rows as u32);
+            let halves =
+                rows.is_multiple_of(2) && own.is_some_and(|curve| is_measured(curve, rows as u32 / 2));
+            seconds.push(if halves { taken.min(2.0 * seconds[rows / 2]) } else { taken });
+        }
+        let per_second = |rows: usize| rows as f64 / seconds[rows];
         let one = per_second(1);
-        let best = (1..calls.len() as u32).map(|rows| (per_second(rows), rows));
+        let best = (1..=most).map(|rows| (per_second(rows), rows));
         let best = best.fold((one, 1), |best, other| if other.0 >= best.0 { other } else { best });
-        if best.0 >= one * WORTHWHILE { best.1 } else { 1 }
+        let budget = if best.0 >= one * WORTHWHILE { best.1 } else { 1 };
+        (seconds, budget as u32)
+    }
+
+    /// The most rows of [`Costs::calls`] alone.
+    pub fn budget(&self, area: u64, limit: u32) -> u32 {
+        self.calls(area, limit).1
     }
 
     /// Whether there is a measured size of which two or more rows pay.
@@ -201,6 +195,22 @@ impl Costs {
             let area = class_area(*class).round() as u64;
             curve.iter().map(move |(rows, point)| (area, *rows, point.seconds))
         })
+    }
+}
+
+/// Whether so many rows of a curve were measured.
+fn is_measured(curve: &Curve, rows: u32) -> bool {
+    curve.get(&rows).is_some_and(|point| point.measured)
+}
+
+/// Seconds for `rows` rows of `area` latents each by the curve of a class; see [`Costs::seconds`].
+fn time(curve: Option<(i32, &Curve)>, area: u64, rows: u32) -> f64 {
+    let Some((of, curve)) = curve else { return UNMEASURED * area as f64 * f64::from(rows) };
+    let scale = area as f64 / class_area(of);
+    if of == class(area) {
+        scale * along(curve, f64::from(rows))
+    } else {
+        along(curve, scale * f64::from(rows))
     }
 }
 
@@ -358,7 +368,7 @@ mod tests {
         for (rows, taken) in [(1, 1.0), (2, 1.5), (8, 4.0), (16, 9.0)] {
             costs.measured(Stage::Denoise, (4096, rows), seconds(taken));
         }
-        assert_near(costs.calls(4096, 16)[16], 8.0);
+        assert_near(costs.calls(4096, 16).0[16], 8.0);
         assert_eq!(costs.budget(4096, 16), 16, "so that it is tried again");
     }
 

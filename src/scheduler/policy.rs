@@ -252,7 +252,9 @@ impl Scheduler {
         match work {
             Work::Encode(id) => self.encoded(id),
             Work::Denoise(ids) => ids.into_iter().for_each(|id| self.evaluated(id)),
-            Work::Decode(id) => drop(self.remove(id)),
+            Work::Decode(id) => {
+                self.remove(id);
+            }
             Work::Idle => {}
         }
     }
