@@ -22,8 +22,9 @@ const SEEDS: [u64; 5] = [0x5eed, 1, 2, 3, 4];
 const CASES: [(&Device, Mix); 5] =
     [(&H100, Mix::SMALL), (&H100, Mix::MIXED), (&H100, Mix::EVEN), (&H100, Mix::LARGE), (&CPU, Mix::MIXED)];
 
-/// Clients of an H100 that ask anew as soon as they have their picture: how many, and the seconds that lie in between.
+/// How many clients of an H100 ask anew as soon as they have their picture.
 const CLIENTS: [u64; 4] = [2, 4, 8, 12];
+/// Seconds that lie in between: see [`Clients::pause`].
 const PAUSE: f64 = 0.05;
 /// The bounds of the times at which their answers are counted, in seconds.
 const TIMES: [f64; 4] = [0.0, 30.0, 90.0, 600.0];

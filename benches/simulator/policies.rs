@@ -58,8 +58,10 @@ pub struct Run {
 }
 
 impl Run {
-    fn finish(&mut self, request: &Request, now: f64) {
+    /// Counts a picture that was drawn at `now`, and lets its client know.
+    fn finish(&mut self, request: &Request, now: f64, arrivals: &mut Arrivals) {
         self.end = now;
+        arrivals.drawn(request, now);
         if request.gone > now {
             self.pictures.push(Picture { at: now, taken: now - request.arrival });
         }
@@ -135,8 +137,7 @@ fn serve(device: &Device, batch: &[Request], now: &mut f64, run: &mut Run, arriv
     }
     for request in batch.iter().filter(|request| request.gone > *now).collect::<Vec<_>>() {
         *now += device.seconds(Stage::Decode, first.area, 1);
-        run.finish(request, *now);
-        arrivals.drawn(request, *now);
+        run.finish(request, *now, arrivals);
     }
 }
 
@@ -163,9 +164,7 @@ fn step_level(device: &Device, mut arrivals: Arrivals) -> Run {
         now += execute(device, &requests, &work, &mut run, now);
         scheduler.update(at(now), Outcome::Done);
         if let Work::Decode(id) = &work {
-            let request = &requests[id.0 as usize];
-            run.finish(request, now);
-            arrivals.drawn(request, now);
+            run.finish(&requests[id.0 as usize], now, &mut arrivals);
         }
     }
 }

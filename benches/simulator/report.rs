@@ -58,7 +58,7 @@ pub fn rates(clients: u64, policy: &str, run: &Run, times: &[f64]) {
         let within = run.pictures.iter().filter(|picture| span[0] <= picture.at && picture.at < span[1]);
         let taken: Vec<f64> = within.map(|picture| picture.taken).collect();
         let rate = taken.len() as f64 / (span[1] - span[0]);
-        format!(" {rate:.3} | {} |", seconds(taken.iter().sum::<f64>() / taken.len() as f64))
+        format!(" {rate:.3} | {} |", seconds(mean_of(&taken)))
     });
     println!("| {clients} | {policy} |{}", spans.collect::<String>());
 }
@@ -76,12 +76,20 @@ fn throughput(run: &Run) -> f64 {
     run.pictures.len() as f64 / run.end
 }
 
+fn taken(run: &Run) -> Vec<f64> {
+    run.pictures.iter().map(|picture| picture.taken).collect()
+}
+
 fn mean(run: &Run) -> f64 {
-    run.pictures.iter().map(|picture| picture.taken).sum::<f64>() / run.pictures.len() as f64
+    mean_of(&taken(run))
+}
+
+fn mean_of(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 fn quantile(run: &Run, share: f64) -> f64 {
-    let mut waits: Vec<f64> = run.pictures.iter().map(|picture| picture.taken).collect();
+    let mut waits = taken(run);
     waits.sort_by(f64::total_cmp);
     waits[((waits.len() - 1) as f64 * share).round() as usize]
 }
