@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use criterion::{Criterion, Throughput};
-use easel::ops::{Conv2d, ConvShape, GatedLinear, GroupNorm, LayerNorm, Linear, Mask, attention};
+use easel::ops::{Attention, Conv2d, ConvShape, GatedLinear, GroupNorm, LayerNorm, Linear, Mask};
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::Duration;
@@ -63,9 +63,13 @@ fn attentions(criterion: &mut Criterion) {
         let q = random(&[1, queries, heads * width]);
         let (k, v) = (random(&[1, keys, heads * width]), random(&[1, keys, heads * width]));
         group.throughput(Throughput::Elements((4 * queries * keys * heads * width) as u64));
-        group.bench_function(format!("{queries} queries {keys} keys {heads} heads of {width}"), |bencher| {
-            bencher.iter(|| attention(black_box(&q), &k, &v, heads, Mask::None).expect("shapes fit"));
-        });
+        for (dtype, name) in WEIGHTS {
+            let attention = Attention::new(heads, Mask::None, dtype);
+            let what = format!("{queries} queries {keys} keys {heads} heads of {width} {name}");
+            group.bench_function(what, |bencher| {
+                bencher.iter(|| attention.forward([black_box(&q), &k, &v]).expect("shapes fit"));
+            });
+        }
     }
     group.finish();
 }

@@ -35,7 +35,7 @@ mod split;
 mod testing;
 
 pub use activation::{Activation, silu};
-pub use attention::{Mask, attention};
+pub use attention::{Attention, Mask};
 pub use bands::{Bands, View};
 pub use bytes::bytes;
 pub use combine::combine;

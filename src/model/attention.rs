@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::ops::{
-    Conv2d, ConvShape, GroupNorm, Linear, Linears, Mask, NormSource, NormedGated, NormedLinears, Rows,
-    SplitLinear, attention,
+    Attention, Conv2d, ConvShape, GroupNorm, Linear, Linears, Mask, NormSource, NormedGated, NormedLinears,
+    Rows, SplitLinear,
 };
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
@@ -36,8 +36,8 @@ const MLP_RATIO: usize = 4;
 #[derive(Debug)]
 struct SelfAttention {
     to_qkv: NormedLinears,
+    attention: Attention,
     to_out: SplitLinear,
-    heads: usize,
 }
 
 impl SelfAttention {
@@ -47,15 +47,15 @@ impl SelfAttention {
         let maps = ["to_q", "to_k", "to_v"].map(|name| vb.pp(name));
         Ok(Self {
             to_qkv: NormedLinears::load_no_bias(norm, &maps, channels)?,
+            attention: Attention::new(shape.heads, Mask::None, vb.dtype()),
             to_out: SplitLinear::load(&vb.pp("to_out.0"), bare, channels, channels)?,
-            heads: shape.heads,
         })
     }
 
     /// Adds to rows `[B, L, C]`, the first `prompted` of which have a context.
     fn forward(&self, x: &Rows, prompted: usize) -> Result<Rows> {
         let qkv = self.to_qkv.forward(x)?;
-        let mixed = attention(&qkv[0], &qkv[1], &qkv[2], self.heads, Mask::None)?;
+        let mixed = self.attention.forward([&qkv[0], &qkv[1], &qkv[2]])?;
         self.to_out.forward_add(&mixed, x, prompted)
     }
 }
@@ -67,8 +67,8 @@ impl SelfAttention {
 #[derive(Debug)]
 struct CrossAttention {
     to_q: NormedLinears,
+    attention: Attention,
     to_out: Linear,
-    heads: usize,
 }
 
 impl CrossAttention {
@@ -76,8 +76,8 @@ impl CrossAttention {
         let channels = shape.channels;
         Ok(Self {
             to_q: NormedLinears::load_no_bias(norm, &[vb.pp("to_q")], channels)?,
+            attention: Attention::new(shape.heads, Mask::None, vb.dtype()),
             to_out: Linear::load(&vb.pp("to_out.0"), channels, channels)?,
-            heads: shape.heads,
         })
     }
 
@@ -89,7 +89,7 @@ impl CrossAttention {
             return Ok(x);
         }
         let queries = self.to_q.forward(&x.first(prompted)?)?;
-        let mixed = attention(&queries[0], keys, values, self.heads, Mask::None)?;
+        let mixed = self.attention.forward([&queries[0], keys, values])?;
         self.to_out.forward_onto_first(&mixed, x)
     }
 }

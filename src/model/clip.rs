@@ -2,7 +2,7 @@
 
 use super::config::ClipConfig;
 use crate::error::{Error, Result};
-use crate::ops::{Activation, LayerNorm, Linear, Mask, Replay, activations, attention, in_pool};
+use crate::ops::{Activation, Attention, LayerNorm, Linear, Mask, Replay, activations, in_pool};
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 use std::fmt;
@@ -17,7 +17,7 @@ struct EncoderLayer {
     layer_norm2: LayerNorm,
     fc1: Linear,
     fc2: Linear,
-    heads: usize,
+    attention: Attention,
     activation: Activation,
 }
 
@@ -35,7 +35,7 @@ impl EncoderLayer {
             layer_norm2: norm("layer_norm2")?,
             fc1: Linear::load(&vb.pp("mlp.fc1"), width, inner)?,
             fc2: Linear::load(&vb.pp("mlp.fc2"), inner, width)?,
-            heads: config.num_attention_heads,
+            attention: Attention::new(config.num_attention_heads, Mask::Causal, vb.dtype()),
             activation: config.activation()?,
         })
     }
@@ -44,7 +44,7 @@ impl EncoderLayer {
         let normed = self.layer_norm1.forward(x)?;
         let (q, k, v) =
             (self.q_proj.forward(&normed)?, self.k_proj.forward(&normed)?, self.v_proj.forward(&normed)?);
-        let x = self.out_proj.forward_add(&attention(&q, &k, &v, self.heads, Mask::Causal)?, x)?;
+        let x = self.out_proj.forward_add(&self.attention.forward([&q, &k, &v])?, x)?;
         let inner = self.activation.forward(&self.fc1.forward(&self.layer_norm2.forward(&x)?)?)?;
         self.fc2.forward_add(&inner, &x)
     }

@@ -4,7 +4,7 @@ use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
 use super::config::VaeConfig;
 pub use super::vae_tiles::Tiling;
 use crate::error::Result;
-use crate::ops::{Bands, Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, attention, in_pool};
+use crate::ops::{Attention, Bands, Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, in_pool};
 use candle_core::{D, DType, Tensor};
 use candle_nn::VarBuilder;
 
@@ -38,6 +38,7 @@ struct PixelAttention {
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
+    attention: Attention,
     to_out: Linear,
 }
 
@@ -53,6 +54,7 @@ impl PixelAttention {
             to_q: project("to_q", "query")?,
             to_k: project("to_k", "key")?,
             to_v: project("to_v", "value")?,
+            attention: Attention::new(1, Mask::None, vb.dtype()),
             to_out: project("to_out.0", "proj_attn")?,
         })
     }
@@ -61,7 +63,7 @@ impl PixelAttention {
         let pixels = self.group_norm.forward(x)?.flatten(1, 2)?; // [B, H*W, C]
         let (q, k, v) =
             (self.to_q.forward(&pixels)?, self.to_k.forward(&pixels)?, self.to_v.forward(&pixels)?);
-        let mixed = attention(&q, &k, &v, 1, Mask::None)?;
+        let mixed = self.attention.forward([&q, &k, &v])?;
         Ok(self.to_out.forward_add(&mixed, &x.flatten(1, 2)?)?.reshape(x.shape())?)
     }
 }

@@ -209,7 +209,7 @@ fn size(x: &Tensor) -> Result<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cpu::isa::forced::each;
+    use super::super::cpu::isa::{Isa, forced::each};
     use super::super::testing::{assert_near, random};
     use super::*;
     use candle_core::DType;
@@ -239,13 +239,13 @@ mod tests {
     }
 
     /// Runs `work` with each set of instructions and each type of weights.
-    fn each_kind(mut work: impl FnMut(DType)) {
-        each(|_| [DType::F32, DType::BF16].into_iter().for_each(&mut work));
+    fn each_kind(mut work: impl FnMut(Isa, DType)) {
+        each(|isa| [DType::F32, DType::BF16].into_iter().for_each(|dtype| work(isa, dtype)));
     }
 
     #[test]
     fn it_convolves_as_the_reference_does_whatever_the_sizes() {
-        each_kind(|dtype| {
+        each_kind(|_, dtype| {
             for shape in shapes() {
                 let (conv, reference) = pair(shape, dtype);
                 for (height, width) in [(2, 2), (5, 7), (16, 13), (9, 40)] {
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn it_sees_an_enlarged_picture_as_if_that_were_written_out() {
-        each_kind(|dtype| {
+        each_kind(|_, dtype| {
             let (conv, reference) = pair(ConvShape::same3(12, 8), dtype);
             for ((height, width), to) in
                 [((3, 4), (6, 8)), ((3, 5), (5, 9)), ((4, 4), (4, 4)), ((2, 3), (5, 7))]
@@ -278,14 +278,17 @@ mod tests {
     }
 
     /// Large enough for minimal filtering, which rounds more: by tiles of 4 x 4 its bound is five times that of the direct sum, by
-    /// those of 2 x 2 twice.
+    /// those of 2 x 2 twice. With weights in bf16 it multiplies integers of 14 bits, which at such sizes err by 3.3e-3 and 1.7e-4 of
+    /// the greatest at worst (simulated in f64; in the mean square by 9e-4 of the result's, bf16 by 1.7e-3).
     #[test]
     fn large_pictures_are_convolved_as_the_reference_does() {
-        each_kind(|dtype| {
+        each_kind(|isa, dtype| {
             let (conv, reference) = pair(ConvShape::same3(48, 40), dtype);
             let (four, two) = ([(16, 16), (19, 14), (9, 40)], [(8, 8), (7, 9), (5, 13), (2, 31)]);
+            let integers = dtype == DType::BF16 && isa != Isa::Portable;
+            let (by_four, by_two) = if integers { (4e-3, 2.5e-4) } else { (1e-5, 4e-6) };
             for ((height, width), bound) in
-                four.map(|size| (size, 1e-5)).into_iter().chain(two.map(|size| (size, 4e-6)))
+                four.map(|size| (size, by_four)).into_iter().chain(two.map(|size| (size, by_two)))
             {
                 let x = picture(&[2, height, width, 48], dtype);
                 let want = reference.forward(&x).unwrap();
@@ -297,14 +300,14 @@ mod tests {
                 assert_near(&conv.forward_shifted(&x, &shift).unwrap(), &both, bound);
                 let to = (2 * height, 2 * width - 1);
                 let want = reference.forward(&reference::nearest(&x, to.0, to.1).unwrap()).unwrap();
-                assert_near(&conv.forward_enlarged(&x, to).unwrap(), &want, 1e-5);
+                assert_near(&conv.forward_enlarged(&x, to).unwrap(), &want, by_four);
             }
         });
     }
 
     #[test]
     fn a_picture_is_the_same_to_the_last_bit_alone_and_among_others() {
-        each_kind(|dtype| {
+        each_kind(|_, dtype| {
             for shape in shapes().into_iter().chain([ConvShape::same3(48, 40)]) {
                 let (conv, _) = pair(shape, dtype);
                 let x = picture(&[3, 17, 15, shape.inputs], dtype);

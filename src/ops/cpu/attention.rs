@@ -6,7 +6,7 @@
 use super::isa::{Isa, vectorised};
 use super::math::exp2;
 use super::pack::transpose;
-use super::scratch;
+use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
 use super::tile::{self, COLUMNS as QUERIES, ROWS, Run};
 use rayon::prelude::*;
@@ -30,6 +30,8 @@ pub struct Sizes {
     pub width: usize,
     /// Whether a query sees only the keys at its place and before.
     pub causal: bool,
+    /// Whether queries, keys, values and the softmax's weights may be rounded to bf16 where the processor multiplies pairs.
+    pub rounded: bool,
 }
 
 impl Sizes {
@@ -43,23 +45,63 @@ impl Sizes {
     }
 }
 
+/// What is multiplied: f32, or pairs of bf16 that each are two steps of the depth.
+trait Operand: Copy + Sync + Send {
+    /// Steps of the depth in an operand.
+    const STEPS: usize;
+
+    /// `rows` `[depth, columns]` as operands `[depth / STEPS, columns]`, for which `room` has room; an odd depth is filled up with
+    /// zeros.
+    fn of<'a>(rows: &'a [f32], columns: usize, room: &'a mut [f32]) -> &'a [Self];
+
+    /// [`tile::multiply`] of these.
+    fn multiply(isa: Isa, a: &[Self], rows: usize, b: &[Self], c: &mut [f32], fresh: bool);
+}
+
+impl Operand for f32 {
+    const STEPS: usize = 1;
+
+    fn of<'a>(rows: &'a [f32], _: usize, _: &'a mut [f32]) -> &'a [f32] {
+        rows
+    }
+
+    fn multiply(isa: Isa, a: &[f32], rows: usize, b: &[f32], c: &mut [f32], fresh: bool) {
+        tile::multiply(isa, &[Run::of_columns(a, rows)], b.into(), c, fresh);
+    }
+}
+
+impl Operand for u32 {
+    const STEPS: usize = 2;
+
+    fn of<'a>(rows: &'a [f32], columns: usize, room: &'a mut [f32]) -> &'a [u32] {
+        let room = &mut room[..(rows.len() / columns).div_ceil(2) * columns];
+        tile::pair_rows(Isa::Avx512Bf16, rows, columns, room);
+        bits(room)
+    }
+
+    fn multiply(isa: Isa, a: &[u32], rows: usize, b: &[u32], c: &mut [f32], fresh: bool) {
+        tile::dot(isa, &[Run::of_columns(a, rows)], b.into(), c, fresh);
+    }
+}
+
 /// `softmax(q k^T / sqrt(width)) v` for each head: queries `[B, L, C]`, keys and values `[B, S, C]` to `[B, L, C]`.
 ///
 /// # Panics
 /// If the lengths do not fit the sizes.
-pub fn attention(isa: Isa, [q, k, v]: [&[f32]; 3], sizes: Sizes) -> Vec<f32> {
+pub fn attention(isa: Isa, operands: [&[f32]; 3], sizes: Sizes) -> Vec<f32> {
+    if isa == Isa::Avx512Bf16 && sizes.rounded && sizes.width.is_multiple_of(2) {
+        attend::<u32>(isa, operands, sizes)
+    } else {
+        attend::<f32>(isa, operands, sizes)
+    }
+}
+
+fn attend<T: Operand>(isa: Isa, [q, k, v]: [&[f32]; 3], sizes: Sizes) -> Vec<f32> {
     let channels = sizes.channels();
     assert_eq!(q.len(), sizes.batch * sizes.queries * channels, "queries fit their sizes");
     assert!([k, v].iter().all(|x| x.len() == sizes.batch * sizes.keys * channels), "keys fit their sizes");
-    let pair = sizes.keys * sizes.width;
-    let pack = |values: &[f32], pack: fn(&Sizes, usize, &[f32], &mut [Slot])| {
-        let write = |out: &mut [Slot]| {
-            out.par_chunks_mut(pair).enumerate().for_each(|(at, out)| pack(&sizes, at, values, out));
-        };
-        // SAFETY: every pair is packed, and each writes as many numbers as it has.
-        unsafe { filled(values.len(), write) }
-    };
-    let (keys, values) = (pack(k, pack_keys), pack(v, pack_values));
+    let keys = packed(&sizes, k, sizes.keys * sizes.width / T::STEPS, pack_keys::<T>);
+    let values = packed(&sizes, v, sizes.keys.div_ceil(T::STEPS) * sizes.width, pack_values::<T>);
     let write = |out: &mut [Slot]| {
         let heads = Heads { isa, sizes, q, keys: &keys, values: &values, out: Shared::new(out) };
         let blocks = sizes.queries.div_ceil(QUERIES);
@@ -71,6 +113,20 @@ pub fn attention(isa: Isa, [q, k, v]: [&[f32]; 3], sizes: Sizes) -> Vec<f32> {
     unsafe { filled(q.len(), write) }
 }
 
+/// `values` of all pairs, each of which `pack` makes `length` operands of.
+fn packed<T: Operand>(
+    sizes: &Sizes,
+    values: &[f32],
+    length: usize,
+    pack: fn(&Sizes, usize, &[f32], &mut [Slot<T>]),
+) -> Vec<T> {
+    let write = |out: &mut [Slot<T>]| {
+        out.par_chunks_mut(length).enumerate().for_each(|(at, out)| pack(sizes, at, values, out));
+    };
+    // SAFETY: every pair is packed, and each writes as many operands as it has.
+    unsafe { filled(sizes.pairs() * length, write) }
+}
+
 /// The channels of pair `pair` at `position` of a tensor `[B, length, C]`.
 fn slice<'a>(sizes: &Sizes, values: &'a [f32], pair: usize, (length, position): (usize, usize)) -> &'a [f32] {
     let (row, head) = (pair / sizes.heads, pair % sizes.heads);
@@ -78,34 +134,39 @@ fn slice<'a>(sizes: &Sizes, values: &'a [f32], pair: usize, (length, position): 
 }
 
 /// Keys of a pair as tiles `[width, up to 12 keys]`.
-fn pack_keys(sizes: &Sizes, pair: usize, k: &[f32], out: &mut [Slot]) {
-    scratch::with([ROWS * sizes.width], |[packed]| {
-        for (tile, out) in out.chunks_mut(ROWS * sizes.width).enumerate() {
-            let count = out.len() / sizes.width;
+fn pack_keys<T: Operand>(sizes: &Sizes, pair: usize, k: &[f32], out: &mut [Slot<T>]) {
+    scratch::with([ROWS * sizes.width; 2], |[columns, room]| {
+        for (tile, out) in out.chunks_mut(ROWS * sizes.width / T::STEPS).enumerate() {
+            let count = out.len() * T::STEPS / sizes.width;
             let rows: [&[f32]; ROWS] =
                 std::array::from_fn(|i| slice(sizes, k, pair, (sizes.keys, tile * ROWS + i.min(count - 1))));
-            transpose(&rows[..count], packed, count);
-            out.write_copy_of_slice(&packed[..out.len()]);
+            transpose(&rows[..count], columns, count);
+            out.write_copy_of_slice(T::of(&columns[..count * sizes.width], count, room));
         }
     });
 }
 
 /// Values of a pair as tiles `[keys, up to 12 channels]`.
-fn pack_values(sizes: &Sizes, pair: usize, v: &[f32], out: &mut [Slot]) {
-    for (tile, out) in out.chunks_mut(ROWS * sizes.keys).enumerate() {
-        let count = out.len() / sizes.keys;
-        for (key, out) in out.chunks_exact_mut(count).enumerate() {
-            out.write_copy_of_slice(&slice(sizes, v, pair, (sizes.keys, key))[tile * ROWS..][..count]);
+fn pack_values<T: Operand>(sizes: &Sizes, pair: usize, v: &[f32], out: &mut [Slot<T>]) {
+    scratch::with([ROWS * sizes.keys, ROWS * sizes.keys.next_multiple_of(2)], |[columns, room]| {
+        let depth = sizes.keys.div_ceil(T::STEPS);
+        for (tile, out) in out.chunks_mut(ROWS * depth).enumerate() {
+            let count = out.len() / depth;
+            let columns = &mut columns[..count * sizes.keys];
+            for (key, columns) in columns.chunks_exact_mut(count).enumerate() {
+                columns.copy_from_slice(&slice(sizes, v, pair, (sizes.keys, key))[tile * ROWS..][..count]);
+            }
+            out.write_copy_of_slice(T::of(columns, count, room));
         }
-    }
+    });
 }
 
-struct Heads<'a> {
+struct Heads<'a, T> {
     isa: Isa,
     sizes: Sizes,
     q: &'a [f32],
-    keys: &'a [f32],
-    values: &'a [f32],
+    keys: &'a [T],
+    values: &'a [T],
     out: Shared<'a>,
 }
 
@@ -115,15 +176,17 @@ struct Running {
     sum: [f32; QUERIES],
 }
 
-impl Heads<'_> {
+impl<T: Operand> Heads<'_, T> {
     /// Computes up to 32 queries of one pair.
     fn block(&self, pair: usize, block: usize) {
         let Sizes { queries, width, keys, causal, .. } = self.sizes;
         let first = block * QUERIES;
         let count = QUERIES.min(queries - first);
         let seen = if causal { keys.min(first + count) } else { keys };
-        scratch::with([width * QUERIES, KEYS * QUERIES, width * QUERIES], |[q, scores, mixed]| {
+        let sizes = [width * QUERIES, width * QUERIES, KEYS * QUERIES, KEYS * QUERIES, width * QUERIES];
+        scratch::with(sizes, |[q, room, scores, room_for_weights, mixed]| {
             self.pack_queries(pair, first..first + count, q);
+            let q = T::of(q, QUERIES, room);
             let mut running = Running { greatest: [f32::NEG_INFINITY; QUERIES], sum: [0.0; QUERIES] };
             for from in (0..seen).step_by(KEYS) {
                 let chunk = from..seen.min(from + KEYS);
@@ -133,7 +196,7 @@ impl Heads<'_> {
                     hide_later(scores, from, first);
                 }
                 soften(self.isa, scores, &mut running, mixed);
-                self.mix(pair, &chunk, scores, mixed);
+                self.mix(pair, &chunk, T::of(scores, QUERIES, room_for_weights), mixed);
             }
             self.write(pair, first..first + count, (mixed, &running.sum));
         });
@@ -151,25 +214,27 @@ impl Heads<'_> {
     }
 
     /// Scores `[chunk, 32]`.
-    fn score(&self, pair: usize, chunk: &Range<usize>, q: &[f32], scores: &mut [f32]) {
+    fn score(&self, pair: usize, chunk: &Range<usize>, q: &[T], scores: &mut [f32]) {
         let Sizes { keys, width, .. } = self.sizes;
+        let depth = width / T::STEPS;
         for (tile, scores) in scores.chunks_mut(ROWS * QUERIES).enumerate() {
             let first = chunk.start + tile * ROWS;
             // A tile may hold more keys than are seen; its rows are what was packed.
             let packed = ROWS.min(keys - first);
-            let a = &self.keys[(pair * keys + first) * width..][..packed * width];
-            tile::multiply(self.isa, &[Run::of_columns(a, packed)], q.into(), scores, true);
+            let a = &self.keys[(pair * keys + first) * depth..][..packed * depth];
+            T::multiply(self.isa, a, packed, q, scores, true);
         }
     }
 
     /// `mixed[width, 32] += values[chunk]^T weights[chunk, 32]`.
-    fn mix(&self, pair: usize, chunk: &Range<usize>, weights: &[f32], mixed: &mut [f32]) {
-        let Sizes { keys, width, .. } = self.sizes;
+    fn mix(&self, pair: usize, chunk: &Range<usize>, weights: &[T], mixed: &mut [f32]) {
+        let depth = self.sizes.keys.div_ceil(T::STEPS);
+        let steps = chunk.start / T::STEPS..chunk.end.div_ceil(T::STEPS);
         for (tile, mixed) in mixed.chunks_mut(ROWS * QUERIES).enumerate() {
             let count = mixed.len() / QUERIES;
-            let start = pair * keys * width + tile * ROWS * keys;
-            let a = &self.values[start + chunk.start * count..start + chunk.end * count];
-            tile::multiply(self.isa, &[Run::of_columns(a, count)], weights.into(), mixed, chunk.start == 0);
+            let start = (pair * self.sizes.width + tile * ROWS) * depth;
+            let a = &self.values[start + steps.start * count..start + steps.end * count];
+            T::multiply(self.isa, a, count, weights, mixed, chunk.start == 0);
         }
     }
 

@@ -30,7 +30,7 @@ const ROUNDED: usize = 1 << 14;
 /// If the operands do not fit together.
 pub fn multiply(isa: Isa, patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) -> Vec<f32> {
     check(patches, weight, finish, rows);
-    match tiles(isa, &patches.walk, weight) {
+    match Tiles::of(isa, &patches.walk, weight) {
         Some(tiles) => Filtered::once(isa, tiles, weight).convolve(patches, finish, rows),
         None => multiply_directly(isa, patches, weight, finish, rows),
     }
@@ -48,7 +48,7 @@ pub struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     /// Prepares `weight` for parts of what `whole` walks over.
     pub fn new(isa: Isa, weight: &'a Weight, whole: &Walk) -> Self {
-        let filtered = tiles(isa, whole, weight).map(|tiles| Filtered::often(isa, tiles, weight));
+        let filtered = Tiles::of(isa, whole, weight).map(|tiles| Filtered::often(isa, tiles, weight));
         Self { isa, weight, filtered }
     }
 
@@ -68,11 +68,6 @@ impl<'a> Prepared<'a> {
 /// Whether products with `weight` are dot products of bf16 pairs, if the channels come in pairs.
 fn multiplies_pairs(isa: Isa, weight: &Weight) -> bool {
     isa == Isa::Avx512Bf16 && weight.has_pairs()
-}
-
-/// The tiles of minimal filtering that a product goes by, if it is quicker so.
-fn tiles(isa: Isa, walk: &Walk, weight: &Weight) -> Option<Tiles> {
-    if multiplies_pairs(isa, weight) { None } else { Tiles::of(isa, walk, weight) }
 }
 
 fn check(patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) {

@@ -27,6 +27,8 @@ pub(super) mod avx2;
 pub(super) mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512bf16;
+#[cfg(target_arch = "x86_64")]
+mod integers;
 mod portable;
 
 use super::isa::Isa;
@@ -140,6 +142,48 @@ pub fn dot(isa: Isa, a: &[Run<u32>], b: Columns<u32>, c: &mut [f32], fresh: bool
     }
 }
 
+/// Pairs of the depth whose products are summed in 32 bits; their sum in f32 goes on from there.
+pub const CHAIN: usize = 64;
+
+/// A tile of integers.
+#[derive(Debug, Clone, Copy)]
+pub struct Integers<'a> {
+    /// Its rows, of pairs.
+    pub a: Run<'a, u32>,
+    /// Its columns, of pairs.
+    pub b: Columns<'a, u32>,
+    /// What a unit of each row is.
+    pub rows: [f32; ROWS],
+    /// What a unit of each of the 32 columns is.
+    pub columns: &'a [f32],
+}
+
+/// `c = a^T b` over pairs of 16-bit integers, each row and column of it times its scale: `c` is `[rows, 32]`, of which those columns
+/// are written that `b` uses.
+///
+/// Sums over [`CHAIN`] pairs must fit in 32 bits.
+///
+/// # Panics
+/// If the lengths do not fit together, rows are not contiguous, or `isa` is [`Isa::Portable`].
+pub fn multiply_integers(isa: Isa, tile: &Integers, c: &mut [f32]) {
+    let rows = checked(&[tile.a], tile.b.numbers, c);
+    assert!(tile.a.step == 1 && tile.columns.len() == COLUMNS, "rows are contiguous and columns have scales");
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the lengths were checked above, the features here and by `Isa::available`.
+        Isa::Avx512Bf16 | Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe {
+            tile.fused(rows, c)
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the lengths were checked above, the features by `Isa::available`.
+        Isa::Avx512Bf16 | Isa::Avx512 => unsafe { tile.wide(rows, c) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { tile.narrow(rows, c) },
+        _ => panic!("{rows} rows: {isa:?} has no products of integers"),
+    }
+}
+
 /// The rows of a tile, whose operands fit together.
 fn checked<T>(a: &[Run<T>], b: &[T], c: &[f32]) -> usize {
     let rows = c.len() / COLUMNS;
@@ -160,6 +204,22 @@ pub fn pair_up(isa: Isa, x: &[f32], out: &mut [Slot<u32>]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the features were found by `Isa::available`.
         Isa::Avx512Bf16 => unsafe { avx512bf16::pair_up(x, out) },
+        _ => panic!("{isa:?} has no bf16 pairs"),
+    }
+}
+
+/// Rounds `x` `[depth, columns]` to bf16, to nearest and ties to even, and packs it two by two down its columns, the first in the
+/// lower half: into bits `[depth / 2, columns]`, where an odd depth is filled up with zeros.
+///
+/// # Panics
+/// If `out` is not as long, or `isa` is not [`Isa::Avx512Bf16`].
+pub fn pair_rows(isa: Isa, x: &[f32], columns: usize, out: &mut [f32]) {
+    assert!(x.len().is_multiple_of(columns), "rows are whole");
+    assert_eq!(out.len(), (x.len() / columns).div_ceil(2) * columns, "two rows make one of pairs");
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the lengths were checked above, the features by `Isa::available`.
+        Isa::Avx512Bf16 => unsafe { avx512bf16::pair_rows(x, columns, out) },
         _ => panic!("{isa:?} has no bf16 pairs"),
     }
 }
@@ -300,6 +360,77 @@ mod tests {
             assert_eq!(half, half::bf16::from_f32(*value).to_bits(), "{value}");
         }
         assert_eq!(pairs[values.len() / 2] >> 16, 0, "the last has no second");
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn rows_are_paired_down_their_columns() {
+        let isa = Isa::Avx512Bf16;
+        if !Isa::available().contains(&isa) {
+            return;
+        }
+        for columns in [1, 4, 12, 16, 32] {
+            for depth in [1, 2, 7, 40] {
+                let x = numbers(depth * columns, 7);
+                let mut out = vec![f32::NAN; depth.div_ceil(2) * columns];
+                pair_rows(isa, &x, columns, &mut out);
+                for (at, pair) in out.iter().enumerate() {
+                    let (row, column) = (at / columns, at % columns);
+                    let number = |row: usize| {
+                        x.get(row * columns + column).map_or(0, |x| half::bf16::from_f32(*x).to_bits())
+                    };
+                    let want = u32::from(number(2 * row)) | u32::from(number(2 * row + 1)) << 16;
+                    assert_eq!(pair.to_bits(), want, "{depth} x {columns}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn integers_multiply_exactly_and_are_scaled_by_row_and_column() {
+        let pair = |first: i32, second: i32| (first as u32 & 0xffff) | (second as u32) << 16;
+        let paired = |values: &[i32], step: usize| -> Vec<u32> {
+            values.chunks(2 * step).flat_map(|two| (0..step).map(|i| pair(two[i], two[step + i]))).collect()
+        };
+        let integers = |count, most: f32, seed| -> Vec<i32> {
+            numbers(count, seed).iter().map(|value| (value * most).clamp(-most, most) as i32).collect()
+        };
+        for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Portable) {
+            for rows in 1..=ROWS {
+                for pairs in [1, 2, 7, CHAIN, CHAIN + 1, 3 * CHAIN] {
+                    // 2 * CHAIN products of these fit in 32 bits, whatever they are.
+                    let a = integers(2 * pairs * rows, 8191.0, 1);
+                    let b = integers(2 * pairs * COLUMNS, 2040.0, 2);
+                    let (left, right) = (paired(&a, 1), paired(&b, COLUMNS));
+                    let left: Vec<&[u32]> = left.chunks(pairs).collect();
+                    let units = std::array::from_fn(|row| 0.5 + row as f32);
+                    let columns: Vec<f32> = (0..COLUMNS).map(|column| 0.25 + column as f32).collect();
+                    for used in [COLUMNS, 17, 3] {
+                        let b = Columns { used, ..right[..].into() };
+                        let tile = Integers { a: Run::of_rows(&left), b, rows: units, columns: &columns };
+                        let mut c = vec![f32::NAN; rows * COLUMNS];
+                        multiply_integers(isa, &tile, &mut c);
+                        for (at, got) in c.iter().enumerate().filter(|(at, _)| at % COLUMNS < used) {
+                            let (row, column) = (at / COLUMNS, at % COLUMNS);
+                            let product = |i| {
+                                i64::from(a[row * 2 * pairs + i]) * i64::from(right_at(&right, i, column))
+                            };
+                            let sum: i64 = (0..2 * pairs).map(product).sum();
+                            let want = sum as f64 * f64::from(units[row]) * f64::from(columns[column]);
+                            // Each chain is exact until it becomes f32.
+                            let size = 8191.0 * 2040.0 * 2.0 * pairs as f64;
+                            let bound = 2e-7 * size * f64::from(units[row] * columns[column]);
+                            assert!((f64::from(*got) - want).abs() <= bound, "{isa:?}: {got} for {want}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Number `i` of a column of pairs.
+    fn right_at(pairs: &[u32], i: usize, column: usize) -> i16 {
+        (pairs[i / 2 * COLUMNS + column] >> (16 * (i % 2))) as u16 as i16
     }
 
     #[test]

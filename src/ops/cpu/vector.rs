@@ -48,12 +48,30 @@ pub trait Vector: Copy {
     /// # Safety
     /// The processor must have the instructions.
     unsafe fn times_plus(self, factor: f32, summand: Self) -> Self;
+
+    /// `self * other`.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    unsafe fn times(self, other: Self) -> Self;
+
+    /// The first and the second numbers of pairs of bf16, the first of which is in the lower half.
+    ///
+    /// # Safety
+    /// As [`Vector::load`].
+    unsafe fn load_pairs(from: *const u32) -> [Self; 2];
+
+    /// Writes pairs of the lower halves of two vectors' bits, the first in the lower half.
+    ///
+    /// # Safety
+    /// As [`Vector::store`].
+    unsafe fn store_halves(pair: [Self; 2], to: *mut u32);
 }
 
 /// Implements [`Vector`] by the processor's own functions.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector {
-    ($type:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $fma:ident) => {
+    ($type:ident, $lanes:literal, ($splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident), ($set:ident, $read:ident, $write:ident, $left:ident, $and:ident, $or:ident), ($to:ident, $from:ident)) => {
         // The safety of all of it is the callers' promise.
         impl Vector for std::arch::x86_64::$type {
             const LANES: usize = $lanes;
@@ -93,6 +111,32 @@ macro_rules! vector {
                 // SAFETY: the caller's promise.
                 unsafe { std::arch::x86_64::$fma(self, Self::splat(factor), summand) }
             }
+
+            #[inline(always)]
+            unsafe fn times(self, other: Self) -> Self {
+                // SAFETY: the caller's promise.
+                unsafe { std::arch::x86_64::$mul(self, other) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_pairs(from: *const u32) -> [Self; 2] {
+                use std::arch::x86_64::{$and, $from, $left, $read, $set};
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let pairs = $read(from.cast());
+                    [$from($left::<16>(pairs)), $from($and(pairs, $set(0xffff_0000_u32.cast_signed())))]
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn store_halves([first, second]: [Self; 2], to: *mut u32) {
+                use std::arch::x86_64::{$and, $left, $or, $set, $to, $write};
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let first = $and($to(first), $set(0xffff));
+                    $write(to.cast(), $or($left::<16>($to(second)), first));
+                }
+            }
         }
     };
 }
@@ -101,23 +145,47 @@ macro_rules! vector {
 vector!(
     __m256,
     8,
-    _mm256_set1_ps,
-    _mm256_loadu_ps,
-    _mm256_storeu_ps,
-    _mm256_add_ps,
-    _mm256_sub_ps,
-    _mm256_fmadd_ps
+    (
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_add_ps,
+        _mm256_sub_ps,
+        _mm256_mul_ps,
+        _mm256_fmadd_ps
+    ),
+    (
+        _mm256_set1_epi32,
+        _mm256_loadu_si256,
+        _mm256_storeu_si256,
+        _mm256_slli_epi32,
+        _mm256_and_si256,
+        _mm256_or_si256
+    ),
+    (_mm256_castps_si256, _mm256_castsi256_ps)
 );
 #[cfg(target_arch = "x86_64")]
 vector!(
     __m512,
     16,
-    _mm512_set1_ps,
-    _mm512_loadu_ps,
-    _mm512_storeu_ps,
-    _mm512_add_ps,
-    _mm512_sub_ps,
-    _mm512_fmadd_ps
+    (
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_add_ps,
+        _mm512_sub_ps,
+        _mm512_mul_ps,
+        _mm512_fmadd_ps
+    ),
+    (
+        _mm512_set1_epi32,
+        _mm512_loadu_si512,
+        _mm512_storeu_si512,
+        _mm512_slli_epi32,
+        _mm512_and_si512,
+        _mm512_or_si512
+    ),
+    (_mm512_castps_si512, _mm512_castsi512_ps)
 );
 
 /// What any processor has: the compiler finds the instructions. A product and a sum are rounded each by itself.
@@ -154,6 +222,25 @@ impl Vector for [f32; 4] {
     #[inline(always)]
     unsafe fn times_plus(self, factor: f32, summand: Self) -> Self {
         from_fn(|lane| self[lane] * factor + summand[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn times(self, other: Self) -> Self {
+        from_fn(|lane| self[lane] * other[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(from: *const u32) -> [Self; 2] {
+        // SAFETY: the caller's promise.
+        let pairs = unsafe { from.cast::<[u32; 4]>().read_unaligned() };
+        [pairs.map(|pair| f32::from_bits(pair << 16)), pairs.map(|pair| f32::from_bits(pair & 0xffff_0000))]
+    }
+
+    #[inline(always)]
+    unsafe fn store_halves([first, second]: [Self; 2], to: *mut u32) {
+        let pairs: [u32; 4] = from_fn(|lane| second[lane].to_bits() << 16 | first[lane].to_bits() & 0xffff);
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[u32; 4]>().write_unaligned(pairs) }
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Weight {
     gated: bool,
     /// For each kind of [`Tiles`].
     points: [OnceLock<Lines<f32>>; 2],
+    /// Likewise.
+    units: [OnceLock<Vec<f32>>; 2],
 }
 
 #[derive(Debug, Clone)]
@@ -84,12 +86,24 @@ impl Weight {
             Stored::F16(values) => Values::F16(packed(values, order, 1, |to, value, _| *to = value)),
         };
         let Order { outputs, inputs, taps, gated } = order;
-        Self { values, depth: taps * inputs, outputs, gated, points: Default::default() }
+        Self {
+            values,
+            depth: taps * inputs,
+            outputs,
+            gated,
+            points: Default::default(),
+            units: Default::default(),
+        }
     }
 
     /// The weights at the points of `tiles`, which `map` makes at the first use and which are kept.
     pub fn points(&self, tiles: Tiles, map: impl FnOnce() -> Lines<f32>) -> &[f32] {
         self.points[tiles as usize].get_or_init(map)
+    }
+
+    /// What a unit of integers at the points of `tiles` is, which `find` tells at the first use and which is kept.
+    pub fn units(&self, tiles: Tiles, find: impl FnOnce() -> Vec<f32>) -> &[f32] {
+        self.units[tiles as usize].get_or_init(find)
     }
 
     /// Rows of a panel.

@@ -9,6 +9,7 @@
 //! Whether and how a convolution goes this way depends on one picture's size and the weight, never on how many pictures there are.
 
 mod filters;
+mod operands;
 mod points;
 
 use super::finish::{Finish, Place, Row};
@@ -18,11 +19,12 @@ use super::lines::Lines;
 use super::patches::{Patches, Walk};
 use super::scratch;
 use super::shared::{Shared, Slot, filled};
-use super::tile::{self, COLUMNS, Columns, ROWS, Run};
+use super::tile::{COLUMNS, Columns, ROWS};
 use super::vector::WIDEST;
 use super::weight::Weight;
 use filters::{Filter, Four, Two};
-use points::{map_pixels, map_products, map_taps};
+use operands::{Floats, Operands, Scaled};
+use points::map_products;
 use rayon::prelude::*;
 use std::array::from_fn;
 use std::ops::Range;
@@ -91,8 +93,14 @@ impl Tiles {
 
     /// Numbers of a panel at their points.
     fn of_panel(self, weight: &Weight) -> usize {
-        weight.depth() / 9 * self.points() * COLUMNS
+        length(weight) * self.points() * COLUMNS
     }
+}
+
+/// Numbers that the channels of a pixel, or of a column of the weight, take at a point.
+fn length(weight: &Weight) -> usize {
+    let channels = weight.depth() / 9;
+    if weight.has_pairs() { Scaled::length(channels) } else { Floats::length(channels) }
 }
 
 /// A weight for convolutions that go by some tiles.
@@ -154,14 +162,12 @@ fn map_panels(isa: Isa, tiles: Tiles, weight: &Weight, panels: Range<usize>, poi
 }
 
 fn map_panel(isa: Isa, tiles: Tiles, weight: &Weight, panel: usize, points: &mut [f32]) {
-    let depth = weight.depth();
-    scratch::with([depth.next_multiple_of(2) * COLUMNS], |[wide]| {
-        let taps = weight.panel(isa, panel, 0..depth, wide);
-        match tiles {
-            Tiles::Two => map_taps::<Two, 2, 4>(isa, taps, points),
-            Tiles::Four => map_taps::<Four, 4, 6>(isa, taps, points),
-        }
-    });
+    match (tiles, weight.has_pairs()) {
+        (Tiles::Two, false) => Floats::map_panel::<Two, 2, 4>(isa, weight, panel, points),
+        (Tiles::Two, true) => Scaled::map_panel::<Two, 2, 4>(isa, weight, panel, points),
+        (Tiles::Four, false) => Floats::map_panel::<Four, 4, 6>(isa, weight, panel, points),
+        (Tiles::Four, true) => Scaled::map_panel::<Four, 4, 6>(isa, weight, panel, points),
+    }
 }
 
 /// The tiles of all pictures.
@@ -218,7 +224,7 @@ impl Convolution<'_> {
 
     /// Computes the columns of `panels`, which `points` hold.
     fn panels(&self, panels: Range<usize>, points: &[f32], out: Shared) {
-        let most = BLOCK_BYTES / (size_of::<f32>() * self.grid.tiles.points() * self.patches.channels);
+        let most = BLOCK_BYTES / (size_of::<f32>() * self.grid.tiles.points() * length(self.weight));
         let most = (most / ROWS * ROWS).clamp(BLOCK.start, BLOCK.end);
         let blocks = self.grid.count.div_ceil(most).max(1);
         let block = self.grid.count.div_ceil(blocks).next_multiple_of(ROWS);
@@ -236,15 +242,17 @@ impl Convolution<'_> {
         tasks.into_par_iter().for_each(|(tiles, first)| {
             let task = first..panels.end.min(first + chunk);
             let points = &points[(first - panels.start) * each..][..task.len() * each];
-            match self.grid.tiles {
-                Tiles::Two => self.task::<Two, 2, 4>(tiles, task, points, out),
-                Tiles::Four => self.task::<Four, 4, 6>(tiles, task, points, out),
+            match (self.grid.tiles, self.weight.has_pairs()) {
+                (Tiles::Two, false) => self.task::<Floats, Two, 2, 4>(tiles, task, points, out),
+                (Tiles::Two, true) => self.task::<Scaled, Two, 2, 4>(tiles, task, points, out),
+                (Tiles::Four, false) => self.task::<Floats, Four, 4, 6>(tiles, task, points, out),
+                (Tiles::Four, true) => self.task::<Scaled, Four, 4, 6>(tiles, task, points, out),
             }
         });
     }
 
     /// Computes tiles in the columns of a task's `panels`.
-    fn task<F: Filter<R, P>, const R: usize, const P: usize>(
+    fn task<O: Operands, F: Filter<R, P>, const R: usize, const P: usize>(
         &self,
         tiles: Range<usize>,
         panels: Range<usize>,
@@ -252,16 +260,17 @@ impl Convolution<'_> {
         out: Shared,
     ) {
         let channels = self.patches.channels;
-        let (pixel_step, product_step) = (tiles.len() * channels + APART, tiles.len() * COLUMNS + APART);
-        let sizes = [P * P * pixel_step, P * P * product_step, channels];
-        scratch::with(sizes, |[pixels, products, zeros]| {
+        let length = O::length(channels);
+        let (pixel_step, product_step) = (tiles.len() * length + APART, tiles.len() * COLUMNS + APART);
+        let sizes = [P * P * pixel_step, P * P * product_step, channels, O::room(P * P * channels)];
+        scratch::with(sizes, |[pixels, products, zeros, room]| {
             zeros.fill(0.0);
             for (at, tile) in tiles.clone().enumerate() {
                 let read = self.read::<P>(tile, zeros);
-                map_pixels::<F, R, P>(self.isa, &read, &mut pixels[at * channels..], pixel_step);
+                O::map_pixels::<F, R, P>(self.isa, &read, room, (&mut pixels[at * length..], pixel_step));
             }
             for (panel, points) in panels.zip(points.chunks_exact(self.grid.tiles.of_panel(self.weight))) {
-                self.multiply((tiles.len(), panel), pixels, points, products);
+                self.multiply::<O>((tiles.len(), panel), pixels, points, products);
                 for (at, tile) in tiles.clone().enumerate() {
                     self.write::<F, R, P>((tile, panel), &products[at * COLUMNS..], product_step, out);
                 }
@@ -279,21 +288,26 @@ impl Convolution<'_> {
         from_fn(|down| from_fn(|across| pixel(y + down, x + across)))
     }
 
-    /// The products at all points, `[points, tiles, 32]`, of pixels `[points, tiles, inputs]` and a panel's `points`
-    /// `[points, inputs, 32]`; of the first two, points are [`APART`].
-    fn multiply(&self, (tiles, panel): (usize, usize), pixels: &[f32], points: &[f32], products: &mut [f32]) {
-        let (channels, used) = (self.patches.channels, self.weight.used(panel));
-        let points =
-            pixels.chunks_exact(tiles * channels + APART).zip(points.chunks_exact(channels * COLUMNS));
+    /// The products at all points, `[points, tiles, 32]`, of pixels `[points, tiles, length]` and a panel's `points`
+    /// `[points, length, 32]`; of the first two, points are [`APART`].
+    fn multiply<O: Operands>(
+        &self,
+        (tiles, panel): (usize, usize),
+        pixels: &[f32],
+        points: &[f32],
+        products: &mut [f32],
+    ) {
+        let (length, used) = (O::length(self.patches.channels), self.weight.used(panel));
+        let points = pixels.chunks_exact(tiles * length + APART).zip(points.chunks_exact(length * COLUMNS));
         for ((pixels, numbers), c) in points.zip(products.chunks_exact_mut(tiles * COLUMNS + APART)) {
-            let (pixels, c) = (&pixels[..tiles * channels], &mut c[..tiles * COLUMNS]);
+            let (pixels, c) = (&pixels[..tiles * length], &mut c[..tiles * COLUMNS]);
             // A panel is used for these few tiles alone; meanwhile that of the next point comes from memory.
-            let b = Columns { numbers, used, ahead: channels };
-            let tiles = pixels.chunks(ROWS * channels).zip(c.chunks_mut(ROWS * COLUMNS));
+            let b = Columns { numbers, used, ahead: length };
+            let tiles = pixels.chunks(ROWS * length).zip(c.chunks_mut(ROWS * COLUMNS));
             for (a, c) in tiles {
-                let mut rows = [&a[..channels]; ROWS];
-                let count = rows.iter_mut().zip(a.chunks_exact(channels)).map(|(row, a)| *row = a).count();
-                tile::multiply(self.isa, &[Run::of_rows(&rows[..count])], b, c, true);
+                let mut rows = [&a[..length]; ROWS];
+                let count = rows.iter_mut().zip(a.chunks_exact(length)).map(|(row, a)| *row = a).count();
+                O::multiply(self.isa, &rows[..count], b, c);
             }
         }
     }
@@ -334,24 +348,27 @@ mod tests {
         Walk { stored: size, seen: size, out: size, kernel: 3, stride: 1, before: 1 }
     }
 
-    fn weight() -> Weight {
+    fn weights() -> [Weight; 2] {
         let values = numbers(OUTPUTS * INPUTS * 9, 1);
         let order = Order { outputs: OUTPUTS, inputs: INPUTS, taps: 9, gated: false };
-        Weight::pack(Stored::F32(&values), order)
+        let halves: Vec<_> = values.iter().map(|value| half::bf16::from_f32(*value)).collect();
+        [Stored::F32(&values), Stored::Bf16(&halves)].map(|stored| Weight::pack(stored, order))
     }
 
     #[test]
     fn weights_mapped_at_each_use_give_the_same_to_the_last_bit() {
         let (height, width) = walk().out;
         let rows = 2 * height * width;
-        let (data, weight) = (numbers(rows * INPUTS, 2), weight());
+        let data = numbers(rows * INPUTS, 2);
         let patches = Patches { data: &data, channels: INPUTS, walk: walk() };
         for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Portable) {
             for tiles in [Tiles::Two, Tiles::Four] {
-                let (grid, finish) = (Grid::new(tiles, &patches, rows), Finish::default());
-                let convolution = Convolution { isa, patches: &patches, weight: &weight, finish, grid };
-                let kept = convolution.compute(rows, Some(kept_points(isa, tiles, &weight)));
-                assert_eq!(kept, convolution.compute(rows, None), "{isa:?} {tiles:?}");
+                for weight in &weights() {
+                    let (grid, finish) = (Grid::new(tiles, &patches, rows), Finish::default());
+                    let convolution = Convolution { isa, patches: &patches, weight, finish, grid };
+                    let kept = convolution.compute(rows, Some(kept_points(isa, tiles, weight)));
+                    assert_eq!(kept, convolution.compute(rows, None), "{isa:?} {tiles:?}");
+                }
             }
         }
     }

@@ -4,8 +4,8 @@ use super::gpu::open;
 use crate::error::Result;
 use crate::ops::testing::random;
 use crate::ops::{
-    Activation, Conv2d, ConvShape, GatedLinear, GroupNorm, Kept, LayerNorm, Linear, Linears, Mask,
-    NormSource, NormedLinears, Padding, Replay, Rows, SplitLinear, attention, bytes, join, reference, silu,
+    Activation, Attention, Conv2d, ConvShape, GatedLinear, GroupNorm, Kept, LayerNorm, Linear, Linears, Mask,
+    NormSource, NormedLinears, Padding, Replay, Rows, SplitLinear, bytes, join, reference, silu,
 };
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -239,7 +239,7 @@ fn attention_is_that_of_the_reference() {
                 let (k, v) = (rounded(&shape(keys), 2, dtype), rounded(&shape(keys), 3, dtype));
                 let want = reference::attention(&q, &k, &v, heads, mask).unwrap();
                 let [q, k, v] = [&q, &k, &v].map(|x| there(x, dtype, &device));
-                let got = attention(&q, &k, &v, heads, mask).unwrap();
+                let got = Attention::new(heads, mask, q.dtype()).forward([&q, &k, &v]).unwrap();
                 assert_near(&what, &got, &want, bound);
             }
         }
@@ -255,7 +255,12 @@ fn attention_reads_operands_that_lie_side_by_side() {
     let want = reference::attention(&q, &k, &v, 2, Mask::None).unwrap();
     let all = there(&all, DType::F16, &device);
     let [q, k, v] = [0, 128, 256].map(|from| all.narrow(2, from, 128).unwrap());
-    assert_near("side by side", &attention(&q, &k, &v, 2, Mask::None).unwrap(), &want, 2e-3);
+    assert_near(
+        "side by side",
+        &Attention::new(2, Mask::None, q.dtype()).forward([&q, &k, &v]).unwrap(),
+        &want,
+        2e-3,
+    );
 }
 
 #[test]

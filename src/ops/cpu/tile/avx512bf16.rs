@@ -4,8 +4,9 @@ use super::avx512::write;
 use super::{COLUMNS, ROWS, Run};
 use crate::ops::cpu::shared::Slot;
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
-    _mm512_loadu_epi32, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
+    __m256bh, __m256i, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm512_cvtepu16_epi32,
+    _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_epi32, _mm512_mask_storeu_epi32,
+    _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32,
 };
 use std::hint::black_box;
 use std::mem::transmute;
@@ -72,6 +73,32 @@ pub(super) unsafe fn pair_up(x: &[f32], out: &mut [Slot<u32>]) {
         unsafe {
             let values = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(some, x.as_ptr()));
             _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), whole, transmute::<__m256bh, __m256i>(values));
+        }
+    }
+}
+
+/// Rounds and packs `x` `[depth, columns]` down its columns.
+///
+/// # Safety
+/// `out` must have half as many rows, rounded up, and the processor must have AVX512-BF16, BW and VL.
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+pub(super) unsafe fn pair_rows(x: &[f32], columns: usize, out: &mut [f32]) {
+    for (rows, out) in x.chunks(2 * columns).zip(out.chunks_exact_mut(columns)) {
+        let (first, second) = rows.split_at(columns);
+        for from in (0..columns).step_by(16) {
+            let some = ((1u32 << (columns - from).min(16)) - 1) as u16;
+            let some_second = if second.is_empty() { 0 } else { some };
+            // SAFETY: the masks end where the rows do; what is not loaded is zero.
+            unsafe {
+                let half = |mask, row: &[f32]| {
+                    let values =
+                        _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, row.as_ptr().wrapping_add(from)));
+                    _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(values))
+                };
+                let pairs =
+                    _mm512_or_si512(half(some, first), _mm512_slli_epi32::<16>(half(some_second, second)));
+                _mm512_mask_storeu_epi32(out.as_mut_ptr().add(from).cast(), some, pairs);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! matrices are those of Lavin and Gray.
 
 use super::super::vector::Vector;
+use super::Tiles;
 
 /// Height and width of the kernel.
 pub const TAPS: usize = 3;
@@ -12,6 +13,9 @@ pub const TAPS: usize = 3;
 ///
 /// All functions must be inlined where the vectors' instructions are, and the processor must have those.
 pub trait Filter<const RESULTS: usize, const PIXELS: usize> {
+    /// The tiles of two such lines' results, down and across.
+    const TILES: Tiles;
+
     /// `B^T d`: pixels at the points.
     ///
     /// # Safety
@@ -36,6 +40,8 @@ pub trait Filter<const RESULTS: usize, const PIXELS: usize> {
 pub struct Four;
 
 impl Filter<4, 6> for Four {
+    const TILES: Tiles = Tiles::Four;
+
     #[inline(always)]
     unsafe fn pixels<V: Vector>([d0, d1, d2, d3, d4, d5]: [V; 6]) -> [V; 6] {
         // SAFETY: the caller's promise.
@@ -94,6 +100,8 @@ impl Filter<4, 6> for Four {
 pub struct Two;
 
 impl Filter<2, 4> for Two {
+    const TILES: Tiles = Tiles::Two;
+
     #[inline(always)]
     unsafe fn pixels<V: Vector>([d0, d1, d2, d3]: [V; 4]) -> [V; 4] {
         // SAFETY: the caller's promise.

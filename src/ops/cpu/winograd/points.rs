@@ -8,6 +8,9 @@ use super::super::vector::{Loop, Vector, WIDEST, run};
 use super::filters::{Filter, TAPS};
 use std::marker::PhantomData;
 
+/// A number plus this has itself, rounded to the nearest integer, in its lower half.
+pub const ROUNDED: f32 = 12_582_912.0;
+
 /// Maps a tile's pixels to the points; those of a point lie `step` behind those of the point before.
 ///
 /// # Panics
@@ -102,6 +105,63 @@ impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Taps<'_, F, R, P>
                     let to = self.points.as_mut_ptr().add(y * P * step + first);
                     for (x, value) in F::taps(across(&columns, y)).into_iter().enumerate() {
                         value.store(to.add(x * step));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Maps a panel's taps in pairs of bf16, `[9, inputs / 2, 32]`, to integers at the points `[P * P, inputs / 2, 32]`, whose columns
+/// have a factor each, `[P * P, 32]`; from point to point there are `step` pairs.
+///
+/// # Panics
+/// If the points do not fit.
+pub fn map_pairs<F: Filter<R, P>, const R: usize, const P: usize>(
+    isa: Isa,
+    taps: &[u32],
+    factors: &[f32],
+    (points, step): (&mut [u32], usize),
+) {
+    let each = taps.len() / (TAPS * TAPS);
+    assert!(each.is_multiple_of(COLUMNS) && factors.len() == P * P * COLUMNS, "columns have factors");
+    assert!(step >= each && points.len() >= (P * P - 1) * step + each, "the points do not fit");
+    // SAFETY: all vectors lie within what was measured above.
+    unsafe { run(isa, Pairs::<F, R, P> { taps, factors, points, step, filter: PhantomData }) }
+}
+
+struct Pairs<'a, F, const R: usize, const P: usize> {
+    taps: &'a [u32],
+    factors: &'a [f32],
+    points: &'a mut [u32],
+    step: usize,
+    filter: PhantomData<F>,
+}
+
+impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Pairs<'_, F, R, P> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { taps, factors, points, step, .. } = self;
+        let each = taps.len() / (TAPS * TAPS);
+        for first in (0..each).step_by(V::LANES) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let mut columns = [[[V::splat(0.0); P]; TAPS]; 2];
+                for x in 0..TAPS {
+                    let from = taps.as_ptr().add(x * each + first);
+                    let [a, b, c] = [0, 1, 2].map(|y| V::load_pairs(from.add(y * TAPS * each)));
+                    for half in 0..2 {
+                        columns[half][x] = F::taps([a[half], b[half], c[half]]);
+                    }
+                }
+                let factors = factors.as_ptr().add(first % COLUMNS);
+                for y in 0..P {
+                    let to = points.as_mut_ptr().add(y * P * step + first);
+                    let lines = [F::taps(across(&columns[0], y)), F::taps(across(&columns[1], y))];
+                    for x in 0..P {
+                        let factor = V::load(factors.add((y * P + x) * COLUMNS));
+                        let halves = lines.map(|line| line[x].times(factor).plus(V::splat(ROUNDED)));
+                        V::store_halves(halves, to.add(x * step));
                     }
                 }
             }

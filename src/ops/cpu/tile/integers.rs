@@ -1,0 +1,212 @@
+//! Tiles of 16-bit integers in pairs: products are summed in 32 bits, twice as many an instruction as of f32, and the sums brought
+//! to f32 by a scale for each row and each column.
+
+use super::{CHAIN, COLUMNS, Integers, ROWS};
+use std::arch::x86_64::{
+    __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm256_add_ps, _mm256_cvtepi32_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setzero_si256, _mm256_storeu_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtepi32_ps,
+    _mm512_dpwssd_epi32, _mm512_loadu_epi32, _mm512_loadu_ps, _mm512_madd_epi16, _mm512_mul_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+};
+use std::array::from_fn;
+
+/// Numbers of 32 bits in a register, to which products of pairs are added.
+///
+/// Its functions must be inlined into one that has the instructions, and called where the processor has them.
+trait Sums: Copy {
+    /// How many numbers there are.
+    const LANES: usize;
+    /// The most rows of a tile whose sums stay in registers, for two of these a row.
+    const ROWS: usize;
+
+    unsafe fn zeros() -> Self;
+
+    /// The same pair in each lane.
+    unsafe fn splat(pair: u32) -> Self;
+
+    unsafe fn load(from: *const u32) -> Self;
+
+    /// `self` plus both products of each pair.
+    unsafe fn plus_products(self, a: Self, b: Self) -> Self;
+
+    /// Writes the sums times `row` times the lanes' numbers at `columns`, or adds that to what is there unless `fresh`.
+    unsafe fn put(self, row: f32, columns: *const f32, to: *mut f32, fresh: bool);
+}
+
+/// 16 sums, products added by one instruction (AVX512-VNNI).
+#[derive(Clone, Copy)]
+struct Fused(__m512i);
+/// 16 sums, products added by two.
+#[derive(Clone, Copy)]
+struct Wide(__m512i);
+/// 8 sums.
+#[derive(Clone, Copy)]
+struct Narrow(__m256i);
+
+/// Implements [`Sums`] by the processor's own functions.
+macro_rules! sums {
+    ($type:ident, $lanes:literal, $rows:expr, $zero:ident, $splat:ident, $load:ident, $dot:expr, ($convert:ident, $set:ident, $read:ident, $times:ident, $plus:ident, $store:ident)) => {
+        // The safety of all of it is the callers' promise.
+        impl Sums for $type {
+            const LANES: usize = $lanes;
+            const ROWS: usize = $rows;
+
+            #[inline(always)]
+            unsafe fn zeros() -> Self {
+                // SAFETY: the caller's promise.
+                Self(unsafe { $zero() })
+            }
+
+            #[inline(always)]
+            unsafe fn splat(pair: u32) -> Self {
+                // SAFETY: the caller's promise.
+                Self(unsafe { $splat(pair.cast_signed()) })
+            }
+
+            #[inline(always)]
+            unsafe fn load(from: *const u32) -> Self {
+                // SAFETY: the caller's promise.
+                Self(unsafe { $load(from.cast()) })
+            }
+
+            #[inline(always)]
+            unsafe fn plus_products(self, a: Self, b: Self) -> Self {
+                // SAFETY: the caller's promise.
+                Self(unsafe { $dot(self.0, a.0, b.0) })
+            }
+
+            #[inline(always)]
+            unsafe fn put(self, row: f32, columns: *const f32, to: *mut f32, fresh: bool) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let value = $times($times($convert(self.0), $set(row)), $read(columns));
+                    $store(to, if fresh { value } else { $plus($read(to), value) });
+                }
+            }
+        }
+    };
+}
+
+sums!(
+    Fused,
+    16,
+    ROWS,
+    _mm512_setzero_si512,
+    _mm512_set1_epi32,
+    _mm512_loadu_epi32,
+    |sum, a, b| _mm512_dpwssd_epi32(sum, a, b),
+    (_mm512_cvtepi32_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_add_ps, _mm512_storeu_ps)
+);
+sums!(
+    Wide,
+    16,
+    ROWS,
+    _mm512_setzero_si512,
+    _mm512_set1_epi32,
+    _mm512_loadu_epi32,
+    |sum, a, b| _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)),
+    (_mm512_cvtepi32_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_add_ps, _mm512_storeu_ps)
+);
+sums!(
+    Narrow,
+    8,
+    6,
+    _mm256_setzero_si256,
+    _mm256_set1_epi32,
+    _mm256_loadu_si256,
+    |sum, a, b| _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)),
+    (_mm256_cvtepi32_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_add_ps, _mm256_storeu_ps)
+);
+
+impl Integers<'_> {
+    /// Multiplies `rows` with AVX512-VNNI.
+    ///
+    /// # Safety
+    /// The operands must fit together as [`super::multiply_integers`] says, and the processor must have the features.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    pub(super) unsafe fn fused(&self, rows: usize, c: &mut [f32]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.multiply::<Fused>(rows, c) }
+    }
+
+    /// Multiplies `rows` with AVX-512.
+    ///
+    /// # Safety
+    /// As [`Integers::fused`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) unsafe fn wide(&self, rows: usize, c: &mut [f32]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.multiply::<Wide>(rows, c) }
+    }
+
+    /// Multiplies `rows` with AVX2.
+    ///
+    /// # Safety
+    /// As [`Integers::fused`].
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn narrow(&self, rows: usize, c: &mut [f32]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.multiply::<Narrow>(rows, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply<S: Sums>(&self, rows: usize, c: &mut [f32]) {
+        let upper = if rows > S::ROWS { rows.div_ceil(2) } else { rows };
+        for column in (0..self.b.used).step_by(2 * S::LANES) {
+            for rows in [0..upper, upper..rows] {
+                let at = (rows.start, column);
+                // SAFETY: the part's rows and columns lie within the tile's; the rest is the caller's promise.
+                unsafe {
+                    match rows.len() {
+                        0 => {}
+                        1 => self.part::<S, 1>(at, c),
+                        2 => self.part::<S, 2>(at, c),
+                        3 => self.part::<S, 3>(at, c),
+                        4 => self.part::<S, 4>(at, c),
+                        5 => self.part::<S, 5>(at, c),
+                        6 => self.part::<S, 6>(at, c),
+                        7 => self.part::<S, 7>(at, c),
+                        8 => self.part::<S, 8>(at, c),
+                        9 => self.part::<S, 9>(at, c),
+                        10 => self.part::<S, 10>(at, c),
+                        11 => self.part::<S, 11>(at, c),
+                        _ => self.part::<S, ROWS>(at, c),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Multiplies `R` rows in two registers' columns from the row and column given on.
+    #[inline(always)]
+    unsafe fn part<S: Sums, const R: usize>(&self, (first, column): (usize, usize), c: &mut [f32]) {
+        let (length, ahead) = (self.a.length, self.b.ahead * COLUMNS);
+        let starts: [*const u32; R] = from_fn(|row| self.a.starts[first + row]);
+        let mut b = self.b.numbers.as_ptr().wrapping_add(column);
+        for from in (0..length).step_by(CHAIN) {
+            // SAFETY: each row has `length` pairs side by side, b 32 for each of them, and so do scales and the result.
+            unsafe {
+                let mut sums = [[S::zeros(); 2]; R];
+                for at in from..length.min(from + CHAIN) {
+                    _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(ahead).cast());
+                    let columns = [S::load(b), S::load(b.wrapping_add(S::LANES))];
+                    for (sums, start) in sums.iter_mut().zip(&starts) {
+                        let pair = S::splat(*start.add(at));
+                        sums[0] = sums[0].plus_products(pair, columns[0]);
+                        sums[1] = sums[1].plus_products(pair, columns[1]);
+                    }
+                    // Behind the last step there may be less than a row of columns.
+                    b = b.wrapping_add(COLUMNS);
+                }
+                for (row, sums) in sums.into_iter().enumerate() {
+                    for (half, sums) in sums.into_iter().enumerate() {
+                        let column = column + half * S::LANES;
+                        let to = c.as_mut_ptr().add((first + row) * COLUMNS + column);
+                        sums.put(self.rows[first + row], self.columns.as_ptr().add(column), to, from == 0);
+                    }
+                }
+            }
+        }
+    }
+}
