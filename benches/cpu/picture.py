@@ -115,10 +115,11 @@ def main():
         return peer(args)
     sides = [(side, dtype) for dtype in args.dtypes.split(",") for side in (easel, diffusers)]
     with contextlib.ExitStack() as stack:
-        with easel(sides[0][1], args):
-            pass  # measures the cost curve, if no start before did
         firsts, draws = {}, {}
         for side, dtype in sides:
+            if side is easel:
+                with easel(dtype, args):
+                    pass  # measures the cost curve, unless the start before was of this type
             firsts[side, dtype], draws[side, dtype] = seconds(lambda: stack.enter_context(side(dtype, args)))
         rounds = [{key: seconds(draw)[0] for key, draw in draws.items()} for _ in range(args.runs)]
     warm = {key: statistics.median(times[key] for times in rounds) for key in draws}

@@ -19,6 +19,8 @@ trait Sums: Copy {
     const LANES: usize;
     /// The most rows of a tile whose sums stay in registers, for two of these a row.
     const ROWS: usize;
+    /// Whether fetching columns ahead repays its instruction.
+    const FETCHES: bool;
 
     unsafe fn zeros() -> Self;
 
@@ -46,11 +48,12 @@ struct Narrow(__m256i);
 
 /// Implements [`Sums`] by the processor's own functions.
 macro_rules! sums {
-    ($type:ident, $lanes:literal, $rows:expr, $zero:ident, $splat:ident, $load:ident, $dot:expr, ($convert:ident, $set:ident, $read:ident, $times:ident, $plus:ident, $store:ident)) => {
+    ($type:ident, $lanes:literal, $rows:expr, $fetches:literal, $zero:ident, $splat:ident, $load:ident, $dot:expr, ($convert:ident, $set:ident, $read:ident, $times:ident, $plus:ident, $store:ident)) => {
         // The safety of all of it is the callers' promise.
         impl Sums for $type {
             const LANES: usize = $lanes;
             const ROWS: usize = $rows;
+            const FETCHES: bool = $fetches;
 
             #[inline(always)]
             unsafe fn zeros() -> Self {
@@ -92,6 +95,7 @@ sums!(
     Fused,
     16,
     ROWS,
+    false,
     _mm512_setzero_si512,
     _mm512_set1_epi32,
     _mm512_loadu_epi32,
@@ -102,6 +106,7 @@ sums!(
     Wide,
     16,
     ROWS,
+    false,
     _mm512_setzero_si512,
     _mm512_set1_epi32,
     _mm512_loadu_epi32,
@@ -112,6 +117,7 @@ sums!(
     Narrow,
     8,
     6,
+    true,
     _mm256_setzero_si256,
     _mm256_set1_epi32,
     _mm256_loadu_si256,
@@ -189,7 +195,9 @@ impl Integers<'_> {
             unsafe {
                 let mut sums = [[S::zeros(); 2]; R];
                 for at in from..length.min(from + CHAIN) {
-                    _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(ahead).cast());
+                    if S::FETCHES {
+                        _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(ahead).cast());
+                    }
                     let columns = [S::load(b), S::load(b.wrapping_add(S::LANES))];
                     for (sums, start) in sums.iter_mut().zip(&starts) {
                         let pair = S::splat(*start.add(at));
