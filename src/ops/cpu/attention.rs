@@ -55,7 +55,7 @@ trait Operand: Copy + Sync + Send {
     fn of<'a>(rows: &'a [f32], columns: usize, room: &'a mut [f32]) -> &'a [Self];
 
     /// [`tile::multiply`] of these.
-    fn multiply(isa: Isa, a: &[Self], rows: usize, b: &[Self], c: &mut [f32], fresh: bool);
+    fn multiply(isa: Isa, a: Run<Self>, b: &[Self], c: &mut [f32], fresh: bool);
 }
 
 impl Operand for f32 {
@@ -65,8 +65,8 @@ impl Operand for f32 {
         rows
     }
 
-    fn multiply(isa: Isa, a: &[f32], rows: usize, b: &[f32], c: &mut [f32], fresh: bool) {
-        tile::multiply(isa, &[Run::of_columns(a, rows)], b.into(), c, fresh);
+    fn multiply(isa: Isa, a: Run<f32>, b: &[f32], c: &mut [f32], fresh: bool) {
+        tile::multiply(isa, &[a], b.into(), c, fresh);
     }
 }
 
@@ -79,8 +79,8 @@ impl Operand for u32 {
         bits(room)
     }
 
-    fn multiply(isa: Isa, a: &[u32], rows: usize, b: &[u32], c: &mut [f32], fresh: bool) {
-        tile::dot(isa, &[Run::of_columns(a, rows)], b.into(), c, fresh);
+    fn multiply(isa: Isa, a: Run<u32>, b: &[u32], c: &mut [f32], fresh: bool) {
+        tile::dot(isa, &[a], b.into(), c, fresh);
     }
 }
 
@@ -222,7 +222,7 @@ impl<T: Operand> Heads<'_, T> {
             // A tile may hold more keys than are seen; its rows are what was packed.
             let packed = ROWS.min(keys - first);
             let a = &self.keys[(pair * keys + first) * depth..][..packed * depth];
-            T::multiply(self.isa, a, packed, q, scores, true);
+            T::multiply(self.isa, Run::of_columns(a, packed), q, scores, true);
         }
     }
 
@@ -234,7 +234,7 @@ impl<T: Operand> Heads<'_, T> {
             let count = mixed.len() / QUERIES;
             let start = (pair * self.sizes.width + tile * ROWS) * depth;
             let a = &self.values[start + steps.start * count..start + steps.end * count];
-            T::multiply(self.isa, a, count, weights, mixed, chunk.start == 0);
+            T::multiply(self.isa, Run::of_columns(a, count), weights, mixed, chunk.start == 0);
         }
     }
 

@@ -172,7 +172,7 @@ pub fn multiply_integers(isa: Isa, tile: &Integers, c: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the lengths were checked above, the features here and by `Isa::available`.
         Isa::Avx512Bf16 | Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe {
-            tile.fused(rows, c)
+            tile.fused(rows, c);
         },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the lengths were checked above, the features by `Isa::available`.

@@ -18,10 +18,15 @@ pub struct Weight {
     depth: usize,
     outputs: usize,
     gated: bool,
-    /// For each kind of [`Tiles`].
-    points: [OnceLock<Lines<f32>>; 2],
-    /// Likewise.
-    units: [OnceLock<Vec<f32>>; 2],
+    /// For each kind of [`Tiles`]; elsewhere, because most weights have none.
+    filtered: Box<[AtPoints; 2]>,
+}
+
+/// What is kept of a weight for minimal filtering by some tiles.
+#[derive(Debug, Clone, Default)]
+struct AtPoints {
+    points: OnceLock<Lines<f32>>,
+    units: OnceLock<Vec<f32>>,
 }
 
 #[derive(Debug, Clone)]
@@ -86,24 +91,17 @@ impl Weight {
             Stored::F16(values) => Values::F16(packed(values, order, 1, |to, value, _| *to = value)),
         };
         let Order { outputs, inputs, taps, gated } = order;
-        Self {
-            values,
-            depth: taps * inputs,
-            outputs,
-            gated,
-            points: Default::default(),
-            units: Default::default(),
-        }
+        Self { values, depth: taps * inputs, outputs, gated, filtered: Box::default() }
     }
 
     /// The weights at the points of `tiles`, which `map` makes at the first use and which are kept.
     pub fn points(&self, tiles: Tiles, map: impl FnOnce() -> Lines<f32>) -> &[f32] {
-        self.points[tiles as usize].get_or_init(map)
+        self.filtered[tiles as usize].points.get_or_init(map)
     }
 
     /// What a unit of integers at the points of `tiles` is, which `find` tells at the first use and which is kept.
     pub fn units(&self, tiles: Tiles, find: impl FnOnce() -> Vec<f32>) -> &[f32] {
-        self.units[tiles as usize].get_or_init(find)
+        self.filtered[tiles as usize].units.get_or_init(find)
     }
 
     /// Rows of a panel.

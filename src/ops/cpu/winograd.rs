@@ -3,7 +3,7 @@
 //!
 //! A tile of 4 x 4 results is read from 6 x 6 pixels. Pixels and taps are each mapped to 36 points, where convolving is
 //! multiplying: at each point a matrix product over the channels, tiles by outputs. The results are mapped back. A tile of 2 x 2
-//! has 16 points.
+//! has 16 points. What is multiplied there is f32, or, where weights are bf16, scaled integers ([`operands`]).
 //! Formulas: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016).
 //!
 //! Whether and how a convolution goes this way depends on one picture's size and the weight, never on how many pictures there are.

@@ -205,9 +205,12 @@ fn find_units_inner<const FUSED: bool>(values: &[f32], units: &mut [f32]) {
         }
     }
     for ((unit, greatest), longest) in units.iter_mut().zip(greatest.map(f32::from_bits)).zip(longest) {
-        let least = (greatest / LARGEST_WEIGHT).max(longest / LONGEST);
-        // The difference is zero, unless a weight is infinite or not a number: then it is that, and so is what becomes of it.
-        *unit = if greatest < LEAST { 0.0 } else { least + (greatest - greatest) };
+        *unit = match greatest {
+            ..LEAST => 0.0,
+            // Not a number, as what becomes of it.
+            _ if !greatest.is_finite() => f32::NAN,
+            _ => (greatest / LARGEST_WEIGHT).max(longest / LONGEST),
+        };
     }
 }
 
@@ -270,8 +273,8 @@ mod tests {
                 column[..COLUMNS].fill(one);
                 let mut units = [0.0; COLUMNS];
                 find_units(isa, &column, &mut units);
-                for column in 0..COLUMNS {
-                    let factor = 1.0 / units[column];
+                for unit in units {
+                    let factor = 1.0 / unit;
                     let [many, one] = [many, one].map(|value: f32| (value * factor).round() as i64);
                     assert!(one <= LARGEST_WEIGHT as i64, "{one} is more than 16 bits");
                     let sum = largest * (one + (2 * CHAIN as i64 - 1) * many);
