@@ -146,19 +146,18 @@ impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Pairs<'_, F, R, P
         for first in (0..each).step_by(V::LANES) {
             // SAFETY: the caller's promise.
             unsafe {
-                let mut columns = [[[V::splat(0.0); 2]; P]; TAPS];
-                for (x, column) in columns.iter_mut().enumerate() {
+                let mut columns = [[[V::splat(0.0); P]; TAPS]; 2];
+                let [firsts, seconds] = &mut columns;
+                for (x, (first_column, second_column)) in firsts.iter_mut().zip(seconds).enumerate() {
                     let from = taps.as_ptr().add(x * each + first);
-                    let pairs = [0, 1, 2].map(|y| V::load_pairs(from.add(y * TAPS * each)));
-                    for half in 0..2 {
-                        let taps = F::taps(pairs.map(|pair| pair[half]));
-                        column.iter_mut().zip(taps).for_each(|(point, value)| point[half] = value);
-                    }
+                    let [a, b, c] = [0, 1, 2].map(|y| V::load_pairs(from.add(y * TAPS * each)));
+                    *first_column = F::taps([a[0], b[0], c[0]]);
+                    *second_column = F::taps([a[1], b[1], c[1]]);
                 }
                 let factors = factors.as_ptr().add(first % COLUMNS);
                 for y in 0..P {
                     let to = points.as_mut_ptr().add(y * P * step + first);
-                    let lines = [0, 1].map(|half| F::taps(columns.map(|column| column[y][half])));
+                    let lines = [F::taps(across(&columns[0], y)), F::taps(across(&columns[1], y))];
                     for x in 0..P {
                         let factor = V::load(factors.add((y * P + x) * COLUMNS));
                         let halves = lines.map(|line| line[x].times(factor).plus(V::splat(ROUNDED)));
