@@ -8,7 +8,7 @@ use super::math::exp2;
 use super::pack::transpose;
 use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
-use super::tile::{self, COLUMNS as QUERIES, ROWS, Run};
+use super::tile::{self, COLUMNS as QUERIES, Element, ROWS, Run};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -45,42 +45,24 @@ impl Sizes {
     }
 }
 
-/// What is multiplied: f32, or pairs of bf16 that each are two steps of the depth.
-trait Operand: Copy + Sync + Send {
-    /// Steps of the depth in an operand.
-    const STEPS: usize;
-
-    /// `rows` `[depth, columns]` as operands `[depth / STEPS, columns]`, for which `room` has room; an odd depth is filled up with
+/// Elements that attention multiplies.
+trait Operand: Element {
+    /// `rows` `[depth, columns]` as elements `[depth / STEPS, columns]`, for which `room` has room; an odd depth is filled up with
     /// zeros.
     fn of<'a>(rows: &'a [f32], columns: usize, room: &'a mut [f32]) -> &'a [Self];
-
-    /// [`tile::multiply`] of these.
-    fn multiply(isa: Isa, a: Run<Self>, b: &[Self], c: &mut [f32], fresh: bool);
 }
 
 impl Operand for f32 {
-    const STEPS: usize = 1;
-
     fn of<'a>(rows: &'a [f32], _: usize, _: &'a mut [f32]) -> &'a [f32] {
         rows
-    }
-
-    fn multiply(isa: Isa, a: Run<f32>, b: &[f32], c: &mut [f32], fresh: bool) {
-        tile::multiply(isa, &[a], b.into(), c, fresh);
     }
 }
 
 impl Operand for u32 {
-    const STEPS: usize = 2;
-
     fn of<'a>(rows: &'a [f32], columns: usize, room: &'a mut [f32]) -> &'a [u32] {
         let room = &mut room[..(rows.len() / columns).div_ceil(2) * columns];
         tile::pair_rows(Isa::Avx512Bf16, rows, columns, room);
         bits(room)
-    }
-
-    fn multiply(isa: Isa, a: Run<u32>, b: &[u32], c: &mut [f32], fresh: bool) {
-        tile::dot(isa, &[a], b.into(), c, fresh);
     }
 }
 
@@ -113,7 +95,7 @@ fn attend<T: Operand>(isa: Isa, [q, k, v]: [&[f32]; 3], sizes: Sizes) -> Vec<f32
     unsafe { filled(q.len(), write) }
 }
 
-/// `values` of all pairs, each of which `pack` makes `length` operands of.
+/// `values` of all pairs, each of which `pack` makes `length` elements of.
 fn packed<T: Operand>(
     sizes: &Sizes,
     values: &[f32],
@@ -123,7 +105,7 @@ fn packed<T: Operand>(
     let write = |out: &mut [Slot<T>]| {
         out.par_chunks_mut(length).enumerate().for_each(|(at, out)| pack(sizes, at, values, out));
     };
-    // SAFETY: every pair is packed, and each writes as many operands as it has.
+    // SAFETY: every pair is packed, and each writes as many elements as it has.
     unsafe { filled(sizes.pairs() * length, write) }
 }
 
@@ -222,7 +204,7 @@ impl<T: Operand> Heads<'_, T> {
             // A tile may hold more keys than are seen; its rows are what was packed.
             let packed = ROWS.min(keys - first);
             let a = &self.keys[(pair * keys + first) * depth..][..packed * depth];
-            T::multiply(self.isa, Run::of_columns(a, packed), q, scores, true);
+            T::multiply(self.isa, &[Run::of_columns(a, packed)], q.into(), scores, true);
         }
     }
 
@@ -234,7 +216,7 @@ impl<T: Operand> Heads<'_, T> {
             let count = mixed.len() / QUERIES;
             let start = (pair * self.sizes.width + tile * ROWS) * depth;
             let a = &self.values[start + steps.start * count..start + steps.end * count];
-            T::multiply(self.isa, Run::of_columns(a, count), weights, mixed, chunk.start == 0);
+            T::multiply(self.isa, &[Run::of_columns(a, count)], weights.into(), mixed, chunk.start == 0);
         }
     }
 

@@ -6,7 +6,7 @@ use super::isa::Isa;
 use super::patches::{Patches, Walk};
 use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
-use super::tile::{self, COLUMNS, Columns, ROWS, Run};
+use super::tile::{self, COLUMNS, Columns, Element, ROWS, Run};
 use super::weight::Weight;
 use super::winograd::{Filtered, Tiles};
 use rayon::prelude::*;
@@ -104,11 +104,8 @@ fn pairs(isa: Isa, data: &[f32]) -> Vec<u32> {
     unsafe { filled(data.len().div_ceil(2), write) }
 }
 
-/// What the operands of a product consist of: f32, or pairs of bf16 that each are two steps of the depth.
-trait Element: Copy + Sync {
-    /// Steps of the depth in an element.
-    const STEPS: usize;
-
+/// Elements that products are made of.
+trait Operand: Element {
     /// Elements `depth` of a panel, for which `wide` has room.
     fn panel<'a>(
         isa: Isa,
@@ -120,14 +117,9 @@ trait Element: Copy + Sync {
 
     /// Zeros of this type.
     fn zeros(zeros: &[f32]) -> &[Self];
-
-    /// Multiplies a tile.
-    fn multiply(isa: Isa, a: &[Run<Self>], b: Columns<Self>, c: &mut [f32], fresh: bool);
 }
 
-impl Element for f32 {
-    const STEPS: usize = 1;
-
+impl Operand for f32 {
     fn panel<'a>(
         isa: Isa,
         weight: &'a Weight,
@@ -141,15 +133,9 @@ impl Element for f32 {
     fn zeros(zeros: &[f32]) -> &[f32] {
         zeros
     }
-
-    fn multiply(isa: Isa, a: &[Run<f32>], b: Columns<f32>, c: &mut [f32], fresh: bool) {
-        tile::multiply(isa, a, b, c, fresh);
-    }
 }
 
-impl Element for u32 {
-    const STEPS: usize = 2;
-
+impl Operand for u32 {
     fn panel<'a>(
         _: Isa,
         weight: &'a Weight,
@@ -162,10 +148,6 @@ impl Element for u32 {
 
     fn zeros(zeros: &[f32]) -> &[u32] {
         bits(zeros)
-    }
-
-    fn multiply(isa: Isa, a: &[Run<u32>], b: Columns<u32>, c: &mut [f32], fresh: bool) {
-        tile::dot(isa, a, b, c, fresh);
     }
 }
 
@@ -189,7 +171,7 @@ struct Product<'a, T> {
     finish: Finish<'a>,
 }
 
-impl<T: Element> Product<'_, T> {
+impl<T: Operand> Product<'_, T> {
     fn compute(&self, rows: usize) -> Vec<f32> {
         let write = |out: &mut [Slot]| {
             let out = Shared::new(out);

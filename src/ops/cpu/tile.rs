@@ -1,22 +1,22 @@
 //! The product that everything heavy is made of: a tile of up to 12 rows by 32 columns.
 
-/// Calls `tile::<R>(arguments)` for the number of rows at hand: sums stay in registers only if the compiler knows it.
+/// Calls `tile::<R>(arguments)`, or `tile::<Kind, R>(arguments)`, for the number of rows at hand: sums stay in registers only if the compiler knows it.
 #[cfg(target_arch = "x86_64")]
 macro_rules! for_rows {
-    ($rows:expr, $tile:ident($($argument:expr),*)) => {
+    ($rows:expr, $tile:ident $(<$kind:ty>)? ($($argument:expr),*)) => {
         match $rows {
-            1 => $tile::<1>($($argument),*),
-            2 => $tile::<2>($($argument),*),
-            3 => $tile::<3>($($argument),*),
-            4 => $tile::<4>($($argument),*),
-            5 => $tile::<5>($($argument),*),
-            6 => $tile::<6>($($argument),*),
-            7 => $tile::<7>($($argument),*),
-            8 => $tile::<8>($($argument),*),
-            9 => $tile::<9>($($argument),*),
-            10 => $tile::<10>($($argument),*),
-            11 => $tile::<11>($($argument),*),
-            _ => $tile::<ROWS>($($argument),*),
+            1 => $tile::<$($kind,)? 1>($($argument),*),
+            2 => $tile::<$($kind,)? 2>($($argument),*),
+            3 => $tile::<$($kind,)? 3>($($argument),*),
+            4 => $tile::<$($kind,)? 4>($($argument),*),
+            5 => $tile::<$($kind,)? 5>($($argument),*),
+            6 => $tile::<$($kind,)? 6>($($argument),*),
+            7 => $tile::<$($kind,)? 7>($($argument),*),
+            8 => $tile::<$($kind,)? 8>($($argument),*),
+            9 => $tile::<$($kind,)? 9>($($argument),*),
+            10 => $tile::<$($kind,)? 10>($($argument),*),
+            11 => $tile::<$($kind,)? 11>($($argument),*),
+            _ => $tile::<$($kind,)? ROWS>($($argument),*),
         }
     };
 }
@@ -34,6 +34,8 @@ mod portable;
 use super::isa::Isa;
 use super::shared::Slot;
 use std::marker::PhantomData;
+#[cfg(target_arch = "x86_64")]
+use std::ops::Range;
 
 /// The most rows of a tile.
 pub const ROWS: usize = 12;
@@ -102,6 +104,39 @@ const AHEAD: usize = 24;
 impl<'a, T> From<&'a [T]> for Columns<'a, T> {
     fn from(numbers: &'a [T]) -> Self {
         Self { numbers, used: COLUMNS, ahead: AHEAD }
+    }
+}
+
+/// The rows of a tile's parts, of at most `most` rows: in even halves where one part is too low, because a part of two rows takes as
+/// long as one of four.
+#[cfg(target_arch = "x86_64")]
+fn halves(rows: usize, most: usize) -> [Range<usize>; 2] {
+    let upper = if rows > most { rows.div_ceil(2) } else { rows };
+    [0..upper, upper..rows]
+}
+
+/// What a tile's operands consist of: f32, or pairs of bf16 that each are two steps of the depth.
+pub trait Element: Copy + Send + Sync {
+    /// Steps of the depth in an element.
+    const STEPS: usize;
+
+    /// Multiplies a tile, as [`multiply`] and [`dot`] do.
+    fn multiply(isa: Isa, a: &[Run<Self>], b: Columns<Self>, c: &mut [f32], fresh: bool);
+}
+
+impl Element for f32 {
+    const STEPS: usize = 1;
+
+    fn multiply(isa: Isa, a: &[Run<f32>], b: Columns<f32>, c: &mut [f32], fresh: bool) {
+        multiply(isa, a, b, c, fresh);
+    }
+}
+
+impl Element for u32 {
+    const STEPS: usize = 2;
+
+    fn multiply(isa: Isa, a: &[Run<u32>], b: Columns<u32>, c: &mut [f32], fresh: bool) {
+        dot(isa, a, b, c, fresh);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tiles with AVX2: parts of 6 rows by 16 columns, whose 12 sums stay in registers.
 
-use super::{COLUMNS, Columns, Run};
+use super::{COLUMNS, Columns, Run, halves};
 use std::arch::x86_64::{
     _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
     _mm256_setzero_ps, _mm256_storeu_ps,
@@ -19,12 +19,10 @@ const PART_COLUMNS: usize = 16;
 /// The operands must fit together as [`super::multiply`] says, and the processor must have the features.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn multiply(rows: usize, a: &[Run<f32>], b: Columns<f32>, c: &mut [f32], fresh: bool) {
-    // In halves where one part is too low: a part of two rows takes as long as one of four.
-    let upper = if rows > PART_ROWS { rows.div_ceil(2) } else { rows };
     let (mut from, mut fresh) = (b.numbers.as_ptr(), fresh);
     for run in a {
         for column in (0..b.used).step_by(PART_COLUMNS) {
-            for rows in [0..upper, upper..rows] {
+            for rows in halves(rows, PART_ROWS) {
                 let c = c.as_mut_ptr().wrapping_add(rows.start * COLUMNS + column);
                 let part =
                     Part { run, first: rows.start, b: from.wrapping_add(column), ahead: b.ahead, c, fresh };

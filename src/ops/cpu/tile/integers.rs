@@ -1,13 +1,13 @@
 //! Tiles of 16-bit integers in pairs: products are summed in 32 bits, twice as many an instruction as of f32, and the sums brought
 //! to f32 by a scale for each row and each column.
 
-use super::{CHAIN, COLUMNS, Integers, ROWS};
+use super::{CHAIN, COLUMNS, Integers, ROWS, halves};
+use crate::ops::cpu::vector::Vector;
 use std::arch::x86_64::{
-    __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm256_add_ps, _mm256_cvtepi32_ps,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setzero_si256, _mm256_storeu_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtepi32_ps,
-    _mm512_dpwssd_epi32, _mm512_loadu_epi32, _mm512_loadu_ps, _mm512_madd_epi16, _mm512_mul_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    __m256, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm256_cvtepi32_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm512_add_epi32,
+    _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_loadu_epi32, _mm512_madd_epi16, _mm512_set1_epi32,
+    _mm512_setzero_si512,
 };
 use std::array::from_fn;
 
@@ -15,8 +15,10 @@ use std::array::from_fn;
 ///
 /// Its functions must be inlined into one that has the instructions, and called where the processor has them.
 trait Sums: Copy {
+    /// The same numbers in f32.
+    type Floats: Vector;
     /// How many numbers there are.
-    const LANES: usize;
+    const LANES: usize = Self::Floats::LANES;
     /// The most rows of a tile whose sums stay in registers, for two of these a row.
     const ROWS: usize;
     /// Whether fetching columns ahead repays its instruction.
@@ -32,26 +34,32 @@ trait Sums: Copy {
     /// `self` plus both products of each pair.
     unsafe fn plus_products(self, a: Self, b: Self) -> Self;
 
+    unsafe fn floats(self) -> Self::Floats;
+
     /// Writes the sums times `row` times the lanes' numbers at `columns`, or adds that to what is there unless `fresh`.
-    unsafe fn put(self, row: f32, columns: *const f32, to: *mut f32, fresh: bool);
+    #[inline(always)]
+    unsafe fn put(self, row: f32, columns: *const f32, to: *mut f32, fresh: bool) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let value = self.floats().times(Vector::splat(row)).times(Vector::load(columns));
+            if fresh { value } else { Self::Floats::load(to).plus(value) }.store(to);
+        }
+    }
 }
 
-/// 16 sums, products added by one instruction (AVX512-VNNI).
+/// 16 sums; products are added by one instruction where they are `FUSED` (AVX512-VNNI), otherwise by two.
 #[derive(Clone, Copy)]
-struct Fused(__m512i);
-/// 16 sums, products added by two.
-#[derive(Clone, Copy)]
-struct Wide(__m512i);
+struct Wide<const FUSED: bool>(__m512i);
 /// 8 sums.
 #[derive(Clone, Copy)]
 struct Narrow(__m256i);
 
 /// Implements [`Sums`] by the processor's own functions.
 macro_rules! sums {
-    ($type:ident, $lanes:literal, $rows:expr, $fetches:literal, $zero:ident, $splat:ident, $load:ident, $dot:expr, ($convert:ident, $set:ident, $read:ident, $times:ident, $plus:ident, $store:ident)) => {
+    ([$($generics:tt)*] $type:ty, $floats:ident, ($rows:expr, $fetches:literal), $zero:ident, $splat:ident, $load:ident, $dot:expr, $convert:ident) => {
         // The safety of all of it is the callers' promise.
-        impl Sums for $type {
-            const LANES: usize = $lanes;
+        impl<$($generics)*> Sums for $type {
+            type Floats = $floats;
             const ROWS: usize = $rows;
             const FETCHES: bool = $fetches;
 
@@ -80,49 +88,37 @@ macro_rules! sums {
             }
 
             #[inline(always)]
-            unsafe fn put(self, row: f32, columns: *const f32, to: *mut f32, fresh: bool) {
+            unsafe fn floats(self) -> Self::Floats {
                 // SAFETY: the caller's promise.
-                unsafe {
-                    let value = $times($times($convert(self.0), $set(row)), $read(columns));
-                    $store(to, if fresh { value } else { $plus($read(to), value) });
-                }
+                unsafe { $convert(self.0) }
             }
         }
     };
 }
 
 sums!(
-    Fused,
-    16,
-    ROWS,
-    false,
+    [const FUSED: bool] Wide<FUSED>,
+    __m512,
+    (ROWS, false),
     _mm512_setzero_si512,
     _mm512_set1_epi32,
     _mm512_loadu_epi32,
-    |sum, a, b| _mm512_dpwssd_epi32(sum, a, b),
-    (_mm512_cvtepi32_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_add_ps, _mm512_storeu_ps)
+    |sum, a, b| if FUSED {
+        _mm512_dpwssd_epi32(sum, a, b)
+    } else {
+        _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
+    },
+    _mm512_cvtepi32_ps
 );
 sums!(
-    Wide,
-    16,
-    ROWS,
-    false,
-    _mm512_setzero_si512,
-    _mm512_set1_epi32,
-    _mm512_loadu_epi32,
-    |sum, a, b| _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)),
-    (_mm512_cvtepi32_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_add_ps, _mm512_storeu_ps)
-);
-sums!(
-    Narrow,
-    8,
-    6,
-    true,
+    [] Narrow,
+    __m256,
+    (6, true),
     _mm256_setzero_si256,
     _mm256_set1_epi32,
     _mm256_loadu_si256,
     |sum, a, b| _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)),
-    (_mm256_cvtepi32_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_add_ps, _mm256_storeu_ps)
+    _mm256_cvtepi32_ps
 );
 
 impl Integers<'_> {
@@ -133,7 +129,7 @@ impl Integers<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     pub(super) unsafe fn fused(&self, rows: usize, c: &mut [f32]) {
         // SAFETY: the caller's promise.
-        unsafe { self.multiply::<Fused>(rows, c) }
+        unsafe { self.multiply::<Wide<true>>(rows, c) }
     }
 
     /// Multiplies `rows` with AVX-512.
@@ -143,7 +139,7 @@ impl Integers<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     pub(super) unsafe fn wide(&self, rows: usize, c: &mut [f32]) {
         // SAFETY: the caller's promise.
-        unsafe { self.multiply::<Wide>(rows, c) }
+        unsafe { self.multiply::<Wide<false>>(rows, c) }
     }
 
     /// Multiplies `rows` with AVX2.
@@ -158,61 +154,44 @@ impl Integers<'_> {
 
     #[inline(always)]
     unsafe fn multiply<S: Sums>(&self, rows: usize, c: &mut [f32]) {
-        let upper = if rows > S::ROWS { rows.div_ceil(2) } else { rows };
         for column in (0..self.b.used).step_by(2 * S::LANES) {
-            for rows in [0..upper, upper..rows] {
+            for rows in halves(rows, S::ROWS).into_iter().filter(|rows| !rows.is_empty()) {
                 let at = (rows.start, column);
                 // SAFETY: the part's rows and columns lie within the tile's; the rest is the caller's promise.
-                unsafe {
-                    match rows.len() {
-                        0 => {}
-                        1 => self.part::<S, 1>(at, c),
-                        2 => self.part::<S, 2>(at, c),
-                        3 => self.part::<S, 3>(at, c),
-                        4 => self.part::<S, 4>(at, c),
-                        5 => self.part::<S, 5>(at, c),
-                        6 => self.part::<S, 6>(at, c),
-                        7 => self.part::<S, 7>(at, c),
-                        8 => self.part::<S, 8>(at, c),
-                        9 => self.part::<S, 9>(at, c),
-                        10 => self.part::<S, 10>(at, c),
-                        11 => self.part::<S, 11>(at, c),
-                        _ => self.part::<S, ROWS>(at, c),
-                    }
-                }
+                unsafe { for_rows!(rows.len(), part<S>(self, at, c)) }
             }
         }
     }
+}
 
-    /// Multiplies `R` rows in two registers' columns from the row and column given on.
-    #[inline(always)]
-    unsafe fn part<S: Sums, const R: usize>(&self, (first, column): (usize, usize), c: &mut [f32]) {
-        let (length, ahead) = (self.a.length, self.b.ahead * COLUMNS);
-        let starts: [*const u32; R] = from_fn(|row| self.a.starts[first + row]);
-        let mut b = self.b.numbers.as_ptr().wrapping_add(column);
-        for from in (0..length).step_by(CHAIN) {
-            // SAFETY: each row has `length` pairs side by side, b 32 for each of them, and so do scales and the result.
-            unsafe {
-                let mut sums = [[S::zeros(); 2]; R];
-                for at in from..length.min(from + CHAIN) {
-                    if S::FETCHES {
-                        _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(ahead).cast());
-                    }
-                    let columns = [S::load(b), S::load(b.wrapping_add(S::LANES))];
-                    for (sums, start) in sums.iter_mut().zip(&starts) {
-                        let pair = S::splat(*start.add(at));
-                        sums[0] = sums[0].plus_products(pair, columns[0]);
-                        sums[1] = sums[1].plus_products(pair, columns[1]);
-                    }
-                    // Behind the last step there may be less than a row of columns.
-                    b = b.wrapping_add(COLUMNS);
+/// Multiplies `R` rows in two registers' columns from the row and column given on.
+#[inline(always)]
+unsafe fn part<S: Sums, const R: usize>(tile: &Integers, (first, column): (usize, usize), c: &mut [f32]) {
+    let (length, ahead) = (tile.a.length, tile.b.ahead * COLUMNS);
+    let starts: [*const u32; R] = from_fn(|row| tile.a.starts[first + row]);
+    let mut b = tile.b.numbers.as_ptr().wrapping_add(column);
+    for from in (0..length).step_by(CHAIN) {
+        // SAFETY: each row has `length` pairs side by side, b 32 for each of them, and so do scales and the result.
+        unsafe {
+            let mut sums = [[S::zeros(); 2]; R];
+            for at in from..length.min(from + CHAIN) {
+                if S::FETCHES {
+                    _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(ahead).cast());
                 }
-                for (row, sums) in sums.into_iter().enumerate() {
-                    for (half, sums) in sums.into_iter().enumerate() {
-                        let column = column + half * S::LANES;
-                        let to = c.as_mut_ptr().add((first + row) * COLUMNS + column);
-                        sums.put(self.rows[first + row], self.columns.as_ptr().add(column), to, from == 0);
-                    }
+                let columns = [S::load(b), S::load(b.wrapping_add(S::LANES))];
+                for (sums, start) in sums.iter_mut().zip(&starts) {
+                    let pair = S::splat(*start.add(at));
+                    sums[0] = sums[0].plus_products(pair, columns[0]);
+                    sums[1] = sums[1].plus_products(pair, columns[1]);
+                }
+                // Behind the last step there may be less than a row of columns.
+                b = b.wrapping_add(COLUMNS);
+            }
+            for (row, sums) in sums.into_iter().enumerate() {
+                for (half, sums) in sums.into_iter().enumerate() {
+                    let column = column + half * S::LANES;
+                    let to = c.as_mut_ptr().add((first + row) * COLUMNS + column);
+                    sums.put(tile.rows[first + row], tile.columns.as_ptr().add(column), to, from == 0);
                 }
             }
         }
