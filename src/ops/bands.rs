@@ -7,22 +7,26 @@
 use super::cpu::isa::Isa;
 use super::cpu::norm::map_channels;
 use super::cpu::shared::{Slot, filled};
-use super::cpu::values::{Kept, Values, repeat, rounded};
+use super::cpu::values::{Kept, Values, append_rounded, repeat};
 use super::host::{holds, plain, read, tensor};
 use crate::error::{Error, Result};
 use candle_core::{DType, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Pixels of a band for each thread: enough to share out and to read a convolution's weights for, few enough that caches hold
 /// what is between two layers.
 const PIXELS: usize = 1 << 11;
 /// The fewest lines of a band: two more are normalised and bent for it, which those around it need too.
-const FEWEST: usize = 16;
+const FEWEST: usize = 8;
 /// Lines of a band are a multiple of this, so that minimal filtering has the same tiles in every band.
 const LINES: usize = 4;
+/// Numbers of a part of what is kept in bf16: two of the system's large pages.
+const PART: usize = 1 << 21;
 
 /// Bands of one picture `[H, W, C]`, from top to bottom: those that are still held of those that were pushed.
 #[derive(Debug)]
@@ -33,8 +37,33 @@ pub struct Bands {
     /// The most pixels of a band of more than `fewest` lines.
     most: usize,
     fewest: usize,
-    /// Lines of each band, and its numbers.
+    /// Lines of each band, or in bf16 of each part of the picture, and its numbers.
     bands: VecDeque<(Range<usize>, Kept)>,
+    spares: Spares,
+}
+
+/// Memory of parts that were let go, which those of the layers behind take, all of one size: an allocator that has to find room
+/// for sizes of all kinds takes an eighth more from the system.
+#[derive(Debug, Clone, Default)]
+struct Spares(Arc<Mutex<Vec<Vec<bf16>>>>);
+
+impl Spares {
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<bf16>>> {
+        self.0.lock().expect("nothing that holds the lock can panic")
+    }
+
+    /// Memory for a part, or for a line of `length` numbers where that is longer.
+    fn take(&self, length: usize) -> Vec<bf16> {
+        let spare = if length > PART { None } else { self.lock().pop() };
+        spare.unwrap_or_else(|| Vec::with_capacity(length.max(PART)))
+    }
+
+    fn put(&self, mut part: Vec<bf16>) {
+        if part.capacity() == PART {
+            part.clear();
+            self.lock().push(part);
+        }
+    }
 }
 
 impl Bands {
@@ -48,7 +77,8 @@ impl Bands {
         let (_, height, width, channels) = picture.dims4()?;
         let most = PIXELS * rayon::current_num_threads();
         let (size, bands) = ((height, width), VecDeque::new());
-        let mut bands = Self { size, channels, dtype, most, fewest: FEWEST, bands };
+        let mut bands =
+            Self { size, channels, dtype, most, fewest: FEWEST, bands, spares: Spares::default() };
         bands.push(0..height, read(&plain(&picture)?).slice()?.to_vec());
         Ok(bands)
     }
@@ -56,7 +86,7 @@ impl Bands {
     /// No band yet of a picture `times` as high and wide with `channels`.
     pub fn next(&self, times: usize, channels: usize) -> Self {
         let size = (times * self.size.0, times * self.size.1);
-        Self { size, channels, bands: VecDeque::new(), ..*self }
+        Self { size, channels, bands: VecDeque::new(), spares: self.spares.clone(), ..*self }
     }
 
     /// The same, to be kept in `dtype`.
@@ -74,17 +104,38 @@ impl Bands {
 
     /// Adds the band of `lines`, which follow those of the last one.
     pub fn push(&mut self, lines: Range<usize>, numbers: Vec<f32>) {
-        let kept = match self.dtype {
-            DType::BF16 => Kept::Bf16(rounded(Isa::current(), &numbers)),
-            _ => Kept::F32(numbers),
-        };
-        self.bands.push_back((lines, kept));
+        match self.dtype {
+            DType::BF16 => self.round(lines.start, &numbers),
+            _ => self.bands.push_back((lines, Kept::F32(numbers))),
+        }
+    }
+
+    /// Fills parts with the lines from `first` on, the last one before them first.
+    fn round(&mut self, mut first: usize, mut numbers: &[f32]) {
+        let length = self.size.1 * self.channels;
+        while !numbers.is_empty() {
+            let mut part = match self.bands.pop_back() {
+                Some((lines, Kept::Bf16(part))) if part.capacity() - part.len() >= length => (lines, part),
+                full => {
+                    self.bands.extend(full);
+                    (first..first, self.spares.take(length))
+                }
+            };
+            let room = (part.1.capacity() - part.1.len()) / length * length;
+            let (fitting, rest) = numbers.split_at(room.min(numbers.len()));
+            append_rounded(Isa::current(), fitting, &mut part.1);
+            first += fitting.len() / length;
+            self.bands.push_back((part.0.start..first, Kept::Bf16(part.1)));
+            numbers = rest;
+        }
     }
 
     /// Lets go of the bands above `line`.
     pub fn release(&mut self, line: usize) {
         while self.bands.front().is_some_and(|(lines, _)| lines.end <= line) {
-            self.bands.pop_front();
+            if let Some((_, Kept::Bf16(part))) = self.bands.pop_front() {
+                self.spares.put(part);
+            }
         }
     }
 
@@ -291,6 +342,25 @@ mod tests {
         let x = picture();
         let want = x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
         assert_near(&cut(&x, DType::BF16, 4).whole().unwrap(), &want, 0.0);
+    }
+
+    #[test]
+    fn parts_in_bf16_hold_many_bands_and_are_taken_again_by_the_next_layer() {
+        let lines = PART / (WIDTH * CHANNELS);
+        let x = random(&[1, lines + 8, WIDTH, CHANNELS], 5);
+        let mut bands = cut(&x, DType::BF16, 24);
+        let parts: Vec<Range<usize>> = bands.bands.iter().map(|(lines, _)| lines.clone()).collect();
+        assert_eq!(parts, [0..lines, lines..lines + 8]);
+        let want = x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        assert_near(&bands.whole().unwrap(), &want, 0.0);
+        let mut next = bands.next(1, 2 * CHANNELS);
+        bands.release(lines - 1);
+        assert_eq!((bands.bands.len(), bands.spares.lock().len()), (2, 0));
+        bands.release(lines);
+        assert_eq!((bands.bands.len(), bands.spares.lock().len()), (1, 1));
+        next.push(0..4, vec![1.0; 4 * WIDTH * 2 * CHANNELS]);
+        assert_eq!(next.spares.lock().len(), 0);
+        assert!(next.lines().take(4).all(|line| line.len() == WIDTH * 2 * CHANNELS));
     }
 
     #[test]

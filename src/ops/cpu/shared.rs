@@ -44,9 +44,19 @@ impl<'a> Shared<'a> {
 /// # Safety
 /// `write` must write every element.
 pub unsafe fn filled<T>(length: usize, write: impl FnOnce(&mut [Slot<T>])) -> Vec<T> {
-    let mut values = Vec::with_capacity(length);
-    write(&mut values.spare_capacity_mut()[..length]);
-    // SAFETY: the capacity is `length` at least, and by the caller's promise that many elements were written.
-    unsafe { values.set_len(length) };
+    let mut values = Vec::new();
+    // SAFETY: the caller's promise.
+    unsafe { append(&mut values, length, write) };
     values
+}
+
+/// Adds `count` numbers that `write` fills to `values`, for which it takes no more memory than they need.
+///
+/// # Safety
+/// `write` must write every element.
+pub unsafe fn append<T>(values: &mut Vec<T>, count: usize, write: impl FnOnce(&mut [Slot<T>])) {
+    values.reserve_exact(count);
+    write(&mut values.spare_capacity_mut()[..count]);
+    // SAFETY: the capacity has `count` more at least, and by the caller's promise that many were written.
+    unsafe { values.set_len(values.len() + count) };
 }

@@ -1,7 +1,7 @@
 //! Numbers in the type that they are kept in, and the way there and back.
 
 use super::isa::{Isa, vectorised};
-use super::shared::{Slot, filled};
+use super::shared::{Slot, append};
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -75,14 +75,14 @@ impl Wide for bf16 {
     }
 }
 
-/// `values` rounded to bf16, to nearest and ties to even.
-pub fn rounded(isa: Isa, values: &[f32]) -> Vec<bf16> {
+/// Adds `values` to `out`, rounded to bf16, to nearest and ties to even.
+pub fn append_rounded(isa: Isa, values: &[f32], out: &mut Vec<bf16>) {
     let write = |out: &mut [Slot<bf16>]| {
         let chunks = out.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
         chunks.for_each(|(out, values)| round(isa, values, out));
     };
     // SAFETY: every number is rounded.
-    unsafe { filled(values.len(), write) }
+    unsafe { append(out, values.len(), write) };
 }
 
 vectorised!(fn round(values: &[f32], out: &mut [Slot<bf16>]) => round_inner);
@@ -122,6 +122,7 @@ fn repeated<T: Wide>(pixels: &[T], (channels, times): (usize, usize), out: &mut 
 
 #[cfg(test)]
 mod tests {
+    use super::super::shared::filled;
     use super::*;
     use crate::ops::testing::numbers;
 
@@ -140,7 +141,9 @@ mod tests {
         let values: Vec<f32> = numbers(1000, 1).into_iter().chain(odd).collect();
         for isa in Isa::available() {
             let want: Vec<u16> = values.iter().map(|value| bf16::from_f32(*value).to_bits()).collect();
-            let got: Vec<u16> = rounded(isa, &values).iter().map(|value| value.to_bits()).collect();
+            let mut got = vec![bf16::from_f32(7.0)];
+            append_rounded(isa, &values, &mut got);
+            let got: Vec<u16> = got[1..].iter().map(|value| value.to_bits()).collect();
             assert_eq!(got, want, "{isa:?}");
         }
     }

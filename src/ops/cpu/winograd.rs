@@ -38,6 +38,8 @@ const BLOCK: Range<usize> = 2 * ROWS..5 * ROWS;
 const APART: usize = 16;
 /// The most bytes of a weight that are kept at the points, four times those of its taps; others are mapped at each use.
 const KEPT_BYTES: usize = 8 << 20;
+/// The most bytes of a weight that is kept for several convolutions too: others are mapped for them, which is little of their work.
+const OWN_BYTES: usize = 1 << 20;
 /// Panels mapped together where they are not kept.
 const PANELS_AT_ONCE: usize = 4;
 /// The fewest tiles of a picture that repay reading, or mapping, four times the weights.
@@ -88,7 +90,12 @@ impl Tiles {
 
     /// Whether the weight at their points is kept.
     fn are_kept(self, weight: &Weight) -> bool {
-        weight.panels() * self.of_panel(weight) * size_of::<f32>() <= KEPT_BYTES
+        self.bytes(weight) <= KEPT_BYTES
+    }
+
+    /// Bytes of the weight at their points.
+    fn bytes(self, weight: &Weight) -> usize {
+        weight.panels() * self.of_panel(weight) * size_of::<f32>()
     }
 
     /// Numbers of a panel at their points.
@@ -121,7 +128,7 @@ impl<'a> Filtered<'a> {
 
     /// For several: `weight` is mapped unless it is kept mapped.
     pub fn often(isa: Isa, tiles: Tiles, weight: &'a Weight) -> Self {
-        let own = (!tiles.are_kept(weight)).then(|| {
+        let own = (tiles.bytes(weight) > OWN_BYTES).then(|| {
             let mut points = Points::zeros(weight.panels() * tiles.of_panel(weight));
             map_panels(isa, tiles, weight, 0..weight.panels(), &mut points);
             points
