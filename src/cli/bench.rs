@@ -195,7 +195,7 @@ impl Bench<'_> {
                 Case { what: "clip", rows, size: (TOKENS, 1), dtype: *dtype, work: rows as f64 * work };
             self.time(&case, || {
                 for encoder in &encoders {
-                    encoder.forward(&ids, 0)?.pooled.to_device(&Device::Cpu)?;
+                    encoder.forward(&ids, 0)?.hidden.to_device(&Device::Cpu)?;
                 }
                 Ok(())
             })?;

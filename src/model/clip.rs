@@ -3,9 +3,10 @@
 use super::config::ClipConfig;
 use crate::error::{Error, Result};
 use crate::ops::{Activation, Attention, LayerNorm, Linear, Mask, Replay, activations, in_pool};
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use std::fmt;
+use std::ops::Range;
 
 #[derive(Debug)]
 struct EncoderLayer {
@@ -41,10 +42,26 @@ impl EncoderLayer {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.follow(&self.attend(x)?, x)
+    }
+
+    /// [`EncoderLayer::forward`] at `places` among all positions alone: `[places, 1, hidden]`. No other is computed behind
+    /// the attention.
+    fn forward_at(&self, x: &Tensor, places: &Tensor) -> Result<Tensor> {
+        let at = |x: &Tensor| x.flatten(0, 1)?.index_select(places, 0)?.unsqueeze(1);
+        self.follow(&at(&self.attend(x)?)?, &at(x)?)
+    }
+
+    fn attend(&self, x: &Tensor) -> Result<Tensor> {
         let normed = self.layer_norm1.forward(x)?;
         let (q, k, v) =
             (self.q_proj.forward(&normed)?, self.k_proj.forward(&normed)?, self.v_proj.forward(&normed)?);
-        let x = self.out_proj.forward_add(&self.attention.forward([&q, &k, &v])?, x)?;
+        self.attention.forward([&q, &k, &v])
+    }
+
+    /// What becomes of `x` behind the attention, which made `attended` of it.
+    fn follow(&self, attended: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let x = self.out_proj.forward_add(attended, x)?;
         let inner = self.activation.forward(&self.fc1.forward(&self.layer_norm2.forward(&x)?)?)?;
         self.fc2.forward_add(&inner, &x)
     }
@@ -55,8 +72,9 @@ impl EncoderLayer {
 pub struct Encoded {
     /// The output of the layer that conditions the UNet, without the final norm: `[B, 77, hidden]`.
     pub hidden: Tensor,
-    /// The end token's vector after the final norm and, where the encoder has one, `text_projection`: `[B, P]`.
-    pub pooled: Tensor,
+    /// The end token's vector after the final norm and `text_projection`: `[B, P]`. None of an encoder without that
+    /// projection, whose vector SDXL does not read.
+    pub pooled: Option<Tensor>,
 }
 
 /// What most of an encoder's weights are in: held, or read from the checkpoint where they are needed and let go.
@@ -116,11 +134,11 @@ impl Trunk {
         }
     }
 
-    /// `x` behind layer `index`.
-    fn layer(&self, index: usize, x: &Tensor) -> Result<Tensor> {
+    /// What `work` makes of layer `index`.
+    fn layer(&self, index: usize, work: impl FnOnce(&EncoderLayer) -> Result<Tensor>) -> Result<Tensor> {
         match self {
-            Self::Held { layers, .. } => layers[index].forward(x),
-            Self::Read { weights } => weights.layer(index)?.forward(x),
+            Self::Held { layers, .. } => work(&layers[index]),
+            Self::Read { weights } => work(&weights.layer(index)?),
         }
     }
 }
@@ -191,8 +209,8 @@ impl TextEncoder {
             (Trunk::Held { .. }, 0) => self.replay.record(&inputs, |inputs| self.body(inputs, kept)),
             _ => self.body(&inputs, kept),
         })?;
-        let pooled = outputs.swap_remove(1);
-        Ok(Encoded { hidden: outputs.swap_remove(0), pooled })
+        let hidden = outputs.swap_remove(0);
+        Ok(Encoded { hidden, pooled: outputs.pop() })
     }
 
     /// The rows' ids `[B, length]`, and where their ends lie among all positions `[B]`.
@@ -212,20 +230,21 @@ impl TextEncoder {
         Ok((tokens, Tensor::from_vec(ends, ids.len(), device)?))
     }
 
-    /// The output of layer `kept`, counted from 1, and the pooled vectors, of what [`TextEncoder::places`] gives.
+    /// The output of layer `kept`, counted from 1, and the pooled vectors, if any, of what [`TextEncoder::places`] gives.
     fn body(&self, inputs: &[&Tensor], kept: usize) -> Result<Vec<Tensor>> {
         let [tokens, ends] = inputs else {
             return Err(Error::internal("a text encoder reads tokens and their ends"));
         };
-        let mut x = self.embed(tokens)?;
-        let mut hidden = x.clone();
-        for index in 0..self.layers {
-            x = self.trunk.layer(index, &x)?;
-            if index + 1 == kept {
-                hidden = x.clone();
-            }
-        }
-        Ok(vec![hidden, self.pool(&x, ends)?])
+        let behind = |layers: Range<usize>, x: Tensor| {
+            layers.into_iter().try_fold(x, |x, index| self.trunk.layer(index, |layer| layer.forward(&x)))
+        };
+        let hidden = behind(0..kept, self.embed(tokens)?)?;
+        let Some(projection) = &self.text_projection else { return Ok(vec![hidden]) };
+        let last = self.layers - 1;
+        let x = behind(kept..last, hidden.clone())?;
+        let ends = self.trunk.layer(last, |layer| layer.forward_at(&x, ends))?; // [B, 1, hidden]
+        let pooled = projection.forward(&self.final_layer_norm.forward(&ends)?)?.squeeze(1)?;
+        Ok(vec![hidden, pooled])
     }
 
     fn embed(&self, tokens: &Tensor) -> Result<Tensor> {
@@ -236,31 +255,20 @@ impl TextEncoder {
         Ok(activations(&tokens)?.broadcast_add(&activations(&positions)?)?)
     }
 
-    fn pool(&self, last: &Tensor, ends: &Tensor) -> Result<Tensor> {
-        let ends = last.flatten(0, 1)?.index_select(ends, 0)?; // [B, hidden]
-        let pooled = self.final_layer_norm.forward(&ends)?;
-        match &self.text_projection {
-            Some(projection) => Ok(projection.forward(&pooled.unsqueeze(1)?)?.squeeze(1)?),
-            None => Ok(pooled),
-        }
-    }
-
     /// The position of the first end token; under a legacy config that of the first greatest id.
     fn end_of(&self, ids: &[u32]) -> usize {
         let end = if self.eos == LEGACY_EOS { ids.iter().max().copied().unwrap_or(0) } else { self.eos };
         ids.iter().position(|id| *id == end).unwrap_or(0)
     }
 
-    /// The width of [`Encoded::hidden`].
-    fn hidden_width(&self) -> Result<usize> {
-        Ok(self.position_embedding.dim(D::Minus1)?)
-    }
-
     /// The width of [`Encoded::pooled`].
+    ///
+    /// # Errors
+    /// If the encoder has no such vectors.
     pub fn pooled_width(&self) -> Result<usize> {
-        match &self.text_projection {
-            Some(projection) => projection.outputs(),
-            None => self.hidden_width(),
-        }
+        let projection = self.text_projection.as_ref();
+        projection
+            .ok_or_else(|| Error::internal("a text encoder without projection has no pooled vectors"))?
+            .outputs()
     }
 }

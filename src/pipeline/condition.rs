@@ -2,7 +2,7 @@
 
 use super::prompt::{Prompted, tokenize};
 use super::{Pipeline, TextTower};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::activation_dtype;
 use crate::request::{GenerateRequest, Prompt};
 use candle_core::{D, DType, Device, Tensor};
@@ -117,6 +117,8 @@ impl Pipeline {
         let skipped = prompt.key.skipped();
         let (hidden_1, _) = self.towers[0].encode(first, skipped)?;
         let (hidden_2, pooled) = self.towers[1].encode(second, skipped)?;
+        let pooled =
+            pooled.ok_or_else(|| Error::internal("the second text encoder has a text_projection"))?;
         Ok(Conditioned { context: Some(Tensor::cat(&[hidden_1, hidden_2], D::Minus1)?), pooled })
     }
 
@@ -146,13 +148,14 @@ impl Conditioned {
 }
 
 impl TextTower {
-    /// The context `[1, 77 chunks, hidden]` and the pooled vector `[1, P]` of the first chunk.
-    fn encode(&self, prompted: &Prompted, skipped: usize) -> Result<(Tensor, Tensor)> {
+    /// The context `[1, 77 chunks, hidden]` and the pooled vector `[1, P]` of the first chunk, if the encoder makes one.
+    fn encode(&self, prompted: &Prompted, skipped: usize) -> Result<(Tensor, Option<Tensor>)> {
         let ids: Vec<Vec<u32>> = prompted.chunks().iter().map(|chunk| chunk.ids.clone()).collect();
         let encoded = self.encoder.forward(&ids, skipped)?;
         let hidden = self.weighted(encoded.hidden, prompted, skipped)?; // [chunks, 77, hidden]
         let (chunks, length, width) = hidden.dims3()?;
-        Ok((hidden.reshape((1, chunks * length, width))?, encoded.pooled.narrow(0, 0, 1)?))
+        let pooled = encoded.pooled.map(|pooled| pooled.narrow(0, 0, 1)).transpose()?;
+        Ok((hidden.reshape((1, chunks * length, width))?, pooled))
     }
 
     /// Moves each token's vector away from that of the empty prompt at its place, or towards it, by its weight,
