@@ -10,6 +10,7 @@
 pub mod attention;
 pub mod finish;
 pub mod hands;
+pub mod integers;
 pub mod isa;
 pub mod lines;
 pub mod math;
@@ -19,6 +20,7 @@ pub mod patches;
 pub mod peak;
 pub mod pointwise;
 pub mod product;
+pub mod scaled;
 pub mod scratch;
 pub mod shared;
 pub mod tile;

@@ -141,6 +141,11 @@ pub mod forced {
         FORCED.get()
     }
 
+    /// Lets this thread use a set of instructions from now on.
+    pub fn force(isa: Isa) {
+        FORCED.set(Some(isa));
+    }
+
     /// Runs `work` with each set of instructions that the processor has.
     pub fn each(mut work: impl FnMut(Isa)) {
         for isa in Isa::available() {

@@ -28,7 +28,7 @@ impl Walk {
     }
 
     /// Whether row `m` of the product is simply pixel `m`.
-    fn is_plain(&self) -> bool {
+    pub fn is_plain(&self) -> bool {
         self.kernel == 1 && self.stride == 1 && self.before == 0 && self.seen == self.stored
     }
 

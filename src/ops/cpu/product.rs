@@ -2,6 +2,7 @@
 
 use super::finish::{Finish, Place};
 use super::hands;
+use super::integers;
 use super::isa::Isa;
 use super::patches::{Patches, Walk};
 use super::scratch::{self, bits};
@@ -13,7 +14,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// The most depth summed in registers: with it a panel stays in the second-level cache.
-const DEPTH: usize = 768;
+pub const DEPTH: usize = 768;
 /// The most rows that a task computes: what they read stays in the second-level cache, and a panel is widened once for
 /// all of them.
 const BLOCK_ROWS: usize = 22 * ROWS;
@@ -86,6 +87,9 @@ fn multiply_directly(
     rows: usize,
 ) -> Vec<f32> {
     let Patches { data, channels, walk } = *patches;
+    if integers::take(isa, &walk, weight) {
+        return integers::multiply(isa, data, weight, finish);
+    }
     if multiplies_pairs(isa, weight) && channels.is_multiple_of(2) {
         let pairs = pairs(isa, data);
         let patches = Patches { data: &pairs, channels: channels / 2, walk };
@@ -152,7 +156,7 @@ impl Operand for u32 {
 }
 
 /// Rows and panels of each task.
-fn tasks(rows: usize, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
+pub fn tasks(rows: usize, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
     let blocks = rows.div_ceil(BLOCK_ROWS).max(1);
     let block = rows.div_ceil(blocks).next_multiple_of(ROWS);
     let fair = panels * blocks / hands::tasks();

@@ -39,12 +39,6 @@ pub fn bits_mut(values: &mut [f32]) -> &mut [u32] {
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
 }
 
-/// The bits of numbers, half by half, to write.
-pub fn halves_mut(values: &mut [f32]) -> &mut [u16] {
-    // SAFETY: two halves of 16 bits lie in 32, aligned more strictly, and have no invalid patterns.
-    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), 2 * values.len()) }
-}
-
 /// A length that keeps the next part on its own cache line.
 fn padded(length: usize) -> usize {
     length.next_multiple_of(16)

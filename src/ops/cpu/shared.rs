@@ -6,6 +6,21 @@ use std::mem::MaybeUninit;
 /// An element of an output before it is written.
 pub type Slot<T = f32> = MaybeUninit<T>;
 
+/// Numbers to be written over.
+///
+/// # Safety
+/// Only numbers may be written.
+pub unsafe fn slots(values: &mut [f32]) -> &mut [Slot] {
+    // SAFETY: the layouts are the same, and by the caller's promise what is there stays a number.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
+}
+
+/// Elements of 32 bits, half by half.
+pub fn halves(slots: &mut [Slot]) -> &mut [Slot<u16>] {
+    // SAFETY: two halves of 16 bits lie in 32, aligned more strictly; what is not written yet stays so.
+    unsafe { std::slice::from_raw_parts_mut(slots.as_mut_ptr().cast(), 2 * slots.len()) }
+}
+
 /// A slice that tasks write disjoint parts of.
 #[derive(Clone, Copy)]
 pub struct Shared<'a> {

@@ -32,9 +32,10 @@ mod integers;
 mod portable;
 
 use super::isa::Isa;
+use super::scaled;
+use super::scratch::bits;
 use super::shared::Slot;
 use std::marker::PhantomData;
-#[cfg(target_arch = "x86_64")]
 use std::ops::Range;
 
 /// The most rows of a tile.
@@ -178,7 +179,7 @@ pub fn dot(isa: Isa, a: &[Run<u32>], b: Columns<u32>, c: &mut [f32], fresh: bool
 }
 
 /// Pairs of the depth whose products are summed in 32 bits; their sum in f32 goes on from there.
-pub const CHAIN: usize = 64;
+pub const CHAIN: usize = 128;
 
 /// A tile of integers.
 #[derive(Debug, Clone, Copy)]
@@ -187,34 +188,56 @@ pub struct Integers<'a> {
     pub a: Run<'a, u32>,
     /// Its columns, of pairs.
     pub b: Columns<'a, u32>,
-    /// What a unit of each row is.
-    pub rows: [f32; ROWS],
-    /// What a unit of each of the 32 columns is.
-    pub columns: &'a [f32],
+    /// What a unit is in each chain of each row.
+    pub units: [&'a [f32]; ROWS],
+    /// What a unit of each of the 32 columns is, where sums are complete.
+    pub columns: Option<&'a [f32]>,
 }
 
-/// `c = a^T b` over pairs of 16-bit integers, each row and column of it times its scale: `c` is `[rows, 32]`, of which those columns
-/// are written that `b` uses.
+impl<'a> Integers<'a> {
+    /// The product of up to [`ROWS`] rows of [`scaled`](super::scaled) numbers over some of their pairs, whole chains.
+    pub fn of_scaled(
+        rows: &[&'a [f32]],
+        pairs: Range<usize>,
+        b: Columns<'a, u32>,
+        columns: Option<&'a [f32]>,
+    ) -> Self {
+        let all = scaled::pairs(rows[0].len());
+        let chains = all + pairs.start / CHAIN..all + pairs.end.div_ceil(CHAIN);
+        let row = |at: usize| rows[at.min(rows.len() - 1)];
+        let a: [&[u32]; ROWS] = std::array::from_fn(|at| &bits(row(at))[pairs.clone()]);
+        let units = std::array::from_fn(|at| &row(at)[chains.clone()]);
+        Self { a: Run::of_rows(&a[..rows.len()]), b, units, columns }
+    }
+}
+
+/// `c = a^T b`, or `c += a^T b` unless `fresh`, over pairs of 16-bit integers, each chain times its unit; then times what units of
+/// the columns are, if they are told. `c` is `[rows, 32]`, of which those columns are written that `b` uses.
 ///
 /// Sums over [`CHAIN`] pairs must fit in 32 bits.
 ///
 /// # Panics
 /// If the lengths do not fit together, rows are not contiguous, or `isa` is [`Isa::Portable`].
-pub fn multiply_integers(isa: Isa, tile: &Integers, c: &mut [f32]) {
+pub fn multiply_integers(isa: Isa, tile: &Integers, c: &mut [f32], fresh: bool) {
     let rows = checked(&[tile.a], tile.b.numbers, c);
-    assert!(tile.a.step == 1 && tile.columns.len() == COLUMNS, "rows are contiguous and columns have scales");
+    let chains = tile.a.length.div_ceil(CHAIN);
+    assert!(
+        tile.a.step == 1 && tile.units[..rows].iter().all(|units| units.len() == chains),
+        "units of chains"
+    );
+    assert!(tile.columns.is_none_or(|columns| columns.len() == COLUMNS), "columns have units");
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the lengths were checked above, the features here and by `Isa::available`.
         Isa::Avx512Bf16 | Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe {
-            tile.fused(rows, c);
+            tile.fused(rows, c, fresh);
         },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the lengths were checked above, the features by `Isa::available`.
-        Isa::Avx512Bf16 | Isa::Avx512 => unsafe { tile.wide(rows, c) },
+        Isa::Avx512Bf16 | Isa::Avx512 => unsafe { tile.wide(rows, c, fresh) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { tile.narrow(rows, c) },
+        Isa::Avx2 => unsafe { tile.narrow(rows, c, fresh) },
         _ => panic!("{rows} rows: {isa:?} has no products of integers"),
     }
 }
@@ -438,23 +461,30 @@ mod tests {
                     let b = integers(2 * pairs * COLUMNS, 2040.0, 2);
                     let (left, right) = (paired(&a, 1), paired(&b, COLUMNS));
                     let left: Vec<&[u32]> = left.chunks(pairs).collect();
-                    let units = std::array::from_fn(|row| 0.5 + row as f32);
+                    let unit = |row: usize, chain: usize| 0.5 + row as f32 + 0.125 * chain as f32;
+                    let chains = pairs.div_ceil(CHAIN);
+                    let units: Vec<Vec<f32>> =
+                        (0..ROWS).map(|row| (0..chains).map(|chain| unit(row, chain)).collect()).collect();
+                    let units = std::array::from_fn(|row| &units[row][..]);
                     let columns: Vec<f32> = (0..COLUMNS).map(|column| 0.25 + column as f32).collect();
                     for used in [COLUMNS, 17, 3] {
                         let b = Columns { used, ..right[..].into() };
-                        let tile = Integers { a: Run::of_rows(&left), b, rows: units, columns: &columns };
+                        let mut tile = Integers { a: Run::of_rows(&left), b, units, columns: None };
                         let mut c = vec![f32::NAN; rows * COLUMNS];
-                        multiply_integers(isa, &tile, &mut c);
+                        multiply_integers(isa, &tile, &mut c, true);
+                        tile.columns = Some(&columns);
+                        multiply_integers(isa, &tile, &mut c, false);
                         for (at, got) in c.iter().enumerate().filter(|(at, _)| at % COLUMNS < used) {
                             let (row, column) = (at / COLUMNS, at % COLUMNS);
                             let product = |i| {
-                                i64::from(a[row * 2 * pairs + i]) * i64::from(right_at(&right, i, column))
+                                let product = a[row * 2 * pairs + i] * i32::from(right_at(&right, i, column));
+                                f64::from(product) * f64::from(unit(row, i / (2 * CHAIN)))
                             };
-                            let sum: i64 = (0..2 * pairs).map(product).sum();
-                            let want = sum as f64 * f64::from(units[row]) * f64::from(columns[column]);
+                            let sum: f64 = (0..2 * pairs).map(product).sum();
+                            let want = 2.0 * sum * f64::from(columns[column]);
                             // Each chain is exact until it becomes f32.
-                            let size = 8191.0 * 2040.0 * 2.0 * pairs as f64;
-                            let bound = 2e-7 * size * f64::from(units[row] * columns[column]);
+                            let size = 8191.0 * 2040.0 * 4.0 * pairs as f64;
+                            let bound = 2e-7 * size * f64::from(unit(row, chains) * columns[column]);
                             assert!((f64::from(*got) - want).abs() <= bound, "{isa:?}: {got} for {want}");
                         }
                     }

@@ -2,6 +2,7 @@
 
 use super::isa::{Isa, vectorised};
 use super::lines::{Lines, Plain};
+use super::scaled::{scale_panel, widen_integers};
 use super::tile::COLUMNS;
 use super::winograd::Tiles;
 use half::{bf16, f16};
@@ -34,6 +35,20 @@ enum Values {
     F32(Lines<f32>),
     Bf16(Lines<u32>),
     F16(Lines<f16>),
+    /// Pairs as of bf16, and what a unit of each column is.
+    Scaled {
+        pairs: Lines<u32>,
+        units: Vec<f32>,
+    },
+}
+
+/// A panel of integers.
+#[derive(Debug, Clone, Copy)]
+pub struct ScaledPanel<'a> {
+    /// Pairs along the depth, `[depth / 2, 32]`.
+    pub pairs: &'a [u32],
+    /// What a unit of each column is.
+    pub units: &'a [f32],
 }
 
 /// Weights as a checkpoint holds them, in the type that is kept.
@@ -85,9 +100,13 @@ impl Weight {
     pub fn pack(stored: Stored, order: Order) -> Self {
         let values = match stored {
             Stored::F32(values) => Values::F32(packed(values, order, 1, |to, value, _| *to = value)),
-            Stored::Bf16(values) => Values::Bf16(packed(values, order, 2, |to: &mut u32, value, place| {
-                *to |= u32::from(value.to_bits()) << (16 * place);
-            })),
+            Stored::Bf16(values) => {
+                let put =
+                    |to: &mut u32, value: bf16, place| *to |= u32::from(value.to_bits()) << (16 * place);
+                let pairs = packed(values, order, 2, put);
+                let isa = Isa::current();
+                if become_integers(isa, order) { scaled(isa, pairs, order) } else { Values::Bf16(pairs) }
+            }
             Stored::F16(values) => Values::F16(packed(values, order, 1, |to, value, _| *to = value)),
         };
         let Order { outputs, inputs, taps, gated } = order;
@@ -115,6 +134,7 @@ impl Weight {
             Values::F32(values) => values.len() / (self.depth * COLUMNS),
             Values::Bf16(values) => values.len() / (self.depth.div_ceil(2) * COLUMNS),
             Values::F16(values) => values.len() / (self.depth * COLUMNS),
+            Values::Scaled { units, .. } => units.len() / COLUMNS,
         }
     }
 
@@ -145,6 +165,14 @@ impl Weight {
         matches!(self.values, Values::Bf16(_))
     }
 
+    /// A panel as integers, if that is what the weights are.
+    pub fn scaled(&self, panel: usize) -> Option<ScaledPanel<'_>> {
+        let Values::Scaled { pairs, units } = &self.values else { return None };
+        let length = self.depth / 2 * COLUMNS;
+        let pairs = &pairs[panel * length..][..length];
+        Some(ScaledPanel { pairs, units: &units[panel * COLUMNS..][..COLUMNS] })
+    }
+
     /// Rows `depth` of a panel, widened into `wide` if they are stored in 16 bits; `depth` begins at an even number, and
     /// `wide` has room for an even number of rows.
     pub fn panel<'a>(
@@ -163,6 +191,12 @@ impl Weight {
                 widen(isa, self.pairs(panel, depth).unwrap_or_default(), wide);
                 &wide[..count]
             }
+            Values::Scaled { .. } => {
+                let panel = self.scaled(panel).expect("the weights are integers");
+                let pairs = &panel.pairs[depth.start / 2 * COLUMNS..depth.end.div_ceil(2) * COLUMNS];
+                widen_integers(isa, pairs, panel.units, wide);
+                &wide[..count]
+            }
             Values::F16(values) => {
                 use half::slice::HalfFloatSliceExt;
                 let wide = &mut wide[..count];
@@ -173,9 +207,23 @@ impl Weight {
     }
 }
 
+/// Whether weights in bf16 become integers: those of linear maps, where the processor multiplies integers faster than what else it
+/// could make of pairs.
+fn become_integers(isa: Isa, order: Order) -> bool {
+    matches!(isa, Isa::Avx512 | Isa::Avx2) && order.taps == 1 && order.inputs.is_multiple_of(2)
+}
+
+/// Pairs of bf16 as integers.
+fn scaled(isa: Isa, mut pairs: Lines<u32>, order: Order) -> Values {
+    let mut units = vec![0.0; order.panels() * COLUMNS];
+    let panels = pairs.par_chunks_mut(order.inputs / 2 * COLUMNS).zip(units.par_chunks_mut(COLUMNS));
+    panels.for_each(|(panel, units)| scale_panel(isa, panel, units));
+    Values::Scaled { pairs, units }
+}
+
 vectorised!(
     /// Widens rows of pairs into twice as many rows.
-    fn widen(pairs: &[u32], wide: &mut [f32]) => widen_inner
+    pub fn widen(pairs: &[u32], wide: &mut [f32]) => widen_inner
 );
 
 #[inline(always)]

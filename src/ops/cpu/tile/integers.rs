@@ -11,6 +11,19 @@ use std::arch::x86_64::{
 };
 use std::array::from_fn;
 
+/// Does `$body` for each row below `$rows`, one after the other: in a loop, sums would leave their registers.
+macro_rules! unrolled {
+    ($rows:ident, $row:ident => $body:block) => {
+        unrolled!(@ $rows, $row => $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (@ $rows:ident, $row:ident => $body:block, $($at:literal)*) => {
+        $(if $at < $rows {
+            let $row = $at;
+            $body
+        })*
+    };
+}
+
 /// Numbers of 32 bits in a register, to which products of pairs are added.
 ///
 /// Its functions must be inlined into one that has the instructions, and called where the processor has them.
@@ -36,13 +49,13 @@ trait Sums: Copy {
 
     unsafe fn floats(self) -> Self::Floats;
 
-    /// Writes the sums times `row` times the lanes' numbers at `columns`, or adds that to what is there unless `fresh`.
+    /// The sums times `unit`, plus what is at `to` unless `fresh`.
     #[inline(always)]
-    unsafe fn put(self, row: f32, columns: *const f32, to: *mut f32, fresh: bool) {
+    unsafe fn scaled(self, unit: Self::Floats, to: *const f32, fresh: bool) -> Self::Floats {
         // SAFETY: the caller's promise.
         unsafe {
-            let value = self.floats().times(Vector::splat(row)).times(Vector::load(columns));
-            if fresh { value } else { Self::Floats::load(to).plus(value) }.store(to);
+            let value = self.floats().times(unit);
+            if fresh { value } else { value.plus(Self::Floats::load(to)) }
         }
     }
 }
@@ -127,9 +140,9 @@ impl Integers<'_> {
     /// # Safety
     /// The operands must fit together as [`super::multiply_integers`] says, and the processor must have the features.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) unsafe fn fused(&self, rows: usize, c: &mut [f32]) {
+    pub(super) unsafe fn fused(&self, rows: usize, c: &mut [f32], fresh: bool) {
         // SAFETY: the caller's promise.
-        unsafe { self.multiply::<Wide<true>>(rows, c) }
+        unsafe { self.multiply::<Wide<true>>(rows, c, fresh) }
     }
 
     /// Multiplies `rows` with AVX-512.
@@ -137,9 +150,9 @@ impl Integers<'_> {
     /// # Safety
     /// As [`Integers::fused`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub(super) unsafe fn wide(&self, rows: usize, c: &mut [f32]) {
+    pub(super) unsafe fn wide(&self, rows: usize, c: &mut [f32], fresh: bool) {
         // SAFETY: the caller's promise.
-        unsafe { self.multiply::<Wide<false>>(rows, c) }
+        unsafe { self.multiply::<Wide<false>>(rows, c, fresh) }
     }
 
     /// Multiplies `rows` with AVX2.
@@ -147,18 +160,18 @@ impl Integers<'_> {
     /// # Safety
     /// As [`Integers::fused`].
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn narrow(&self, rows: usize, c: &mut [f32]) {
+    pub(super) unsafe fn narrow(&self, rows: usize, c: &mut [f32], fresh: bool) {
         // SAFETY: the caller's promise.
-        unsafe { self.multiply::<Narrow>(rows, c) }
+        unsafe { self.multiply::<Narrow>(rows, c, fresh) }
     }
 
     #[inline(always)]
-    unsafe fn multiply<S: Sums>(&self, rows: usize, c: &mut [f32]) {
+    unsafe fn multiply<S: Sums>(&self, rows: usize, c: &mut [f32], fresh: bool) {
         for column in (0..self.b.used).step_by(2 * S::LANES) {
             for rows in halves(rows, S::ROWS).into_iter().filter(|rows| !rows.is_empty()) {
                 let at = (rows.start, column);
                 // SAFETY: the part's rows and columns lie within the tile's; the rest is the caller's promise.
-                unsafe { for_rows!(rows.len(), part<S>(self, at, c)) }
+                unsafe { for_rows!(rows.len(), part<S>(self, at, c, fresh)) }
             }
         }
     }
@@ -166,7 +179,12 @@ impl Integers<'_> {
 
 /// Multiplies `R` rows in two registers' columns from the row and column given on.
 #[inline(always)]
-unsafe fn part<S: Sums, const R: usize>(tile: &Integers, (first, column): (usize, usize), c: &mut [f32]) {
+unsafe fn part<S: Sums, const R: usize>(
+    tile: &Integers,
+    (first, column): (usize, usize),
+    c: &mut [f32],
+    fresh: bool,
+) {
     let (length, ahead) = (tile.a.length, tile.b.ahead * COLUMNS);
     let starts: [*const u32; R] = from_fn(|row| tile.a.starts[first + row]);
     let mut b = tile.b.numbers.as_ptr().wrapping_add(column);
@@ -187,13 +205,20 @@ unsafe fn part<S: Sums, const R: usize>(tile: &Integers, (first, column): (usize
                 // Behind the last step there may be less than a row of columns.
                 b = b.wrapping_add(COLUMNS);
             }
-            for (row, sums) in sums.into_iter().enumerate() {
-                for (half, sums) in sums.into_iter().enumerate() {
+            let scales = tile.columns.filter(|_| from + CHAIN >= length);
+            unrolled!(R, row => {
+                let unit = S::Floats::splat(*tile.units[first + row].get_unchecked(from / CHAIN));
+                for (half, sums) in sums[row].into_iter().enumerate() {
                     let column = column + half * S::LANES;
                     let to = c.as_mut_ptr().add((first + row) * COLUMNS + column);
-                    sums.put(tile.rows[first + row], tile.columns.as_ptr().add(column), to, from == 0);
+                    let value = sums.scaled(unit, to, fresh && from == 0);
+                    let value = match scales {
+                        Some(scales) => value.times(Vector::load(scales.as_ptr().add(column))),
+                        None => value,
+                    };
+                    value.store(to);
                 }
-            }
+            });
         }
     }
 }

@@ -3,13 +3,11 @@
 
 use super::super::finish::Row;
 use super::super::isa::Isa;
+use super::super::scaled::ROUNDED;
 use super::super::tile::COLUMNS;
 use super::super::vector::{Loop, Vector, WIDEST, run};
 use super::filters::{Filter, TAPS};
 use std::marker::PhantomData;
-
-/// A number plus this has itself, rounded to the nearest integer, in its lower half.
-pub const ROUNDED: f32 = 12_582_912.0;
 
 /// Maps a tile's pixels to the points; those of a point lie `step` behind those of the point before.
 ///
