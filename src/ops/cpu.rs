@@ -1,8 +1,8 @@
 //! Kernels for processors: slices in, slices out, no tensor in sight.
 //!
-//! Everything heavy is one small product, [`tile`]: up to 12 rows by 32 columns, summed in f32 along a depth that is
-//! contiguous in both packed operands. [`product`] builds matrix products and convolutions of it, [`attention`] both
-//! of its products. A result's sum always runs in the same order, whatever rows, tiles or threads surround it, so
+//! Everything heavy is one small product, [`tile`]: up to 12 rows by 32 columns, summed in f32, or chain by chain in integers
+//! of 32 bits, along a depth that is contiguous in both packed operands. [`product`] and [`integers`] build matrix products
+//! and convolutions of it, [`attention`] both of its products. A result's sum always runs in the same order, whatever rows, tiles or threads surround it, so
 //! that results do not depend on the batch or the number of threads, to the last bit.
 //!
 //! Work is shared out by rayon; each thread keeps its scratch memory for the next call.
