@@ -23,6 +23,7 @@ pub mod product;
 pub mod scaled;
 pub mod scratch;
 pub mod shared;
+mod strassen;
 pub mod tile;
 pub mod values;
 pub mod vector;

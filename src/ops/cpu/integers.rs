@@ -3,19 +3,17 @@
 use super::finish::{Finish, Place};
 use super::isa::Isa;
 use super::patches::Walk;
-use super::product::{DEPTH, tasks};
-use super::scaled::{self, scale_row};
-use super::scratch;
+use super::product::tasks;
+use super::scaled::{Cut, scale_row};
+use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
-use super::tile::{CHAIN, COLUMNS, Columns, Integers, ROWS, multiply_integers};
+use super::tile::{COLUMNS, Columns, Integers, ROWS, Run, Units, multiply_integers};
 use super::weight::Weight;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows that are scaled at once.
 const SCALED_ROWS: usize = 8;
-/// Pairs of the depth whose columns stay in the second-level cache: whole chains.
-const PART: usize = DEPTH / 2 / CHAIN * CHAIN;
 
 /// Whether products of rows that `walk` reads with `weight` are products of integers.
 pub fn take(isa: Isa, walk: &Walk, weight: &Weight) -> bool {
@@ -28,16 +26,8 @@ pub fn take(isa: Isa, walk: &Walk, weight: &Weight) -> bool {
 /// If the weight is not integers.
 pub fn multiply(isa: Isa, data: &[f32], weight: &Weight, finish: Finish) -> Vec<f32> {
     let depth = weight.depth();
-    let (rows, length) = (data.len() / depth, scaled::length(depth));
-    let scale = |out: &mut [Slot]| {
-        let chunks = data.par_chunks(SCALED_ROWS * depth).zip(out.par_chunks_mut(SCALED_ROWS * length));
-        chunks.for_each(|(rows, out)| {
-            let rows = rows.chunks_exact(depth).zip(out.chunks_exact_mut(length));
-            rows.for_each(|(row, out)| scale_row(isa, row, out));
-        });
-    };
-    // SAFETY: every row is scaled, and its units are written.
-    let left = unsafe { filled(rows * length, scale) };
+    let rows = data.len() / depth;
+    let left = scaled_rows(isa, data, depth);
     let product = Product { isa, left: &left, weight, finish };
     let write = |out: &mut [Slot]| {
         let out = Shared::new(out);
@@ -46,6 +36,20 @@ pub fn multiply(isa: Isa, data: &[f32], weight: &Weight, finish: Finish) -> Vec<
     };
     // SAFETY: the tasks make up all rows and all panels, and the panels all columns.
     unsafe { filled(rows * weight.width(), write) }
+}
+
+/// Rows of `depth` numbers, each as [`scale_row`] makes it.
+fn scaled_rows(isa: Isa, data: &[f32], depth: usize) -> Vec<f32> {
+    let length = Cut::of(depth / 2).length();
+    let scale = |out: &mut [Slot]| {
+        let chunks = data.par_chunks(SCALED_ROWS * depth).zip(out.par_chunks_mut(SCALED_ROWS * length));
+        chunks.for_each(|(rows, out)| {
+            let rows = rows.chunks_exact(depth).zip(out.chunks_exact_mut(length));
+            rows.for_each(|(row, out)| scale_row(isa, row, out));
+        });
+    };
+    // SAFETY: every row is scaled, and its units are written.
+    unsafe { filled(data.len() / depth * length, scale) }
 }
 
 struct Product<'a> {
@@ -59,20 +63,19 @@ struct Product<'a> {
 impl Product<'_> {
     /// Computes rows in the columns of `panels`.
     fn task(&self, rows: &Range<usize>, panels: Range<usize>, out: Shared) {
-        let pairs = self.weight.depth() / 2;
-        // Sums wait between two parts of the depth; with one part, each tile is done with at once.
-        let waiting = if pairs <= PART { COLUMNS * ROWS } else { rows.len() * panels.len() * COLUMNS };
+        let chains = Cut::of(self.weight.depth() / 2).chains();
+        // Sums wait between two chains; with one, each tile is done with at once.
+        let waiting = if chains == 1 { COLUMNS * ROWS } else { rows.len() * panels.len() * COLUMNS };
         scratch::with([waiting], |[sums]| {
-            for from in (0..pairs).step_by(PART) {
-                let part = from..pairs.min(from + PART);
+            for chain in 0..chains {
                 for panel in panels.clone() {
                     for first in rows.clone().step_by(ROWS) {
                         let tile = first..rows.end.min(first + ROWS);
                         let place = (panel - panels.start) * rows.len() + first - rows.start;
-                        let place = if pairs <= PART { 0 } else { place * COLUMNS };
+                        let place = if chains == 1 { 0 } else { place * COLUMNS };
                         let sums = &mut sums[place..place + tile.len() * COLUMNS];
-                        self.multiply(tile, panel, &part, sums);
-                        if part.end == pairs {
+                        self.multiply(&tile, panel, chain, sums);
+                        if chain + 1 == chains {
                             let place = Place { weight: self.weight, row: first, panel };
                             // SAFETY: each task has its own rows and panels, hence its own elements.
                             unsafe { self.finish.write(self.isa, sums, place, out) };
@@ -83,18 +86,20 @@ impl Product<'_> {
         });
     }
 
-    /// Adds the products over a part of the depth to the sums of a tile's rows, and scales them at the end.
-    fn multiply(&self, tile: Range<usize>, panel: usize, part: &Range<usize>, sums: &mut [f32]) {
-        let length = scaled::length(self.weight.depth());
-        let mut rows = [&self.left[..0]; ROWS];
-        for (row, at) in rows.iter_mut().zip(tile.clone()) {
-            *row = &self.left[at * length..][..length];
+    /// Adds the products over a chain to the sums of a tile's rows, and scales them at the end.
+    fn multiply(&self, tile: &Range<usize>, panel: usize, chain: usize, sums: &mut [f32]) {
+        let cut = Cut::of(self.weight.depth() / 2);
+        let pairs = cut.range(chain);
+        let (mut a, mut rows) = ([&bits(self.left)[..0]; ROWS], [0.0; ROWS]);
+        for (row, (a, unit)) in tile.clone().zip(a.iter_mut().zip(&mut rows)) {
+            let row = &self.left[row * cut.length()..][..cut.length()];
+            (*a, *unit) = (&bits(row)[pairs.clone()], row[cut.pairs + chain]);
         }
         let right = self.weight.scaled(panel).expect("the weight is integers");
-        let numbers = &right.pairs[part.start * COLUMNS..part.end * COLUMNS];
+        let numbers = &right.pairs[pairs.start * COLUMNS..pairs.end * COLUMNS];
         let b = Columns { used: self.weight.used(panel), ..numbers.into() };
-        let units = (2 * part.end == self.weight.depth()).then_some(right.units);
-        let tile = Integers::of_scaled(&rows[..tile.len()], part.clone(), b, units);
-        multiply_integers(self.isa, &tile, sums, part.start == 0);
+        let units = Units { rows, columns: (pairs.end == cut.pairs).then_some(right.units) };
+        let tile = Integers { a: Run::of_rows(&a[..tile.len()]), b, next: None };
+        multiply_integers(self.isa, &tile, units, sums, pairs.start == 0);
     }
 }

@@ -7,6 +7,7 @@ use super::isa::Isa;
 use super::patches::{Patches, Walk};
 use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
+use super::strassen;
 use super::tile::{self, COLUMNS, Columns, Element, ROWS, Run};
 use super::weight::Weight;
 use super::winograd::{Filtered, Tiles};
@@ -88,6 +89,9 @@ fn multiply_directly(
 ) -> Vec<f32> {
     let Patches { data, channels, walk } = *patches;
     if integers::take(isa, &walk, weight) {
+        if strassen::repays(walk.out.0 * walk.out.1, weight) {
+            return strassen::multiply(isa, data, weight, finish);
+        }
         return integers::multiply(isa, data, weight, finish);
     }
     if multiplies_pairs(isa, weight) && channels.is_multiple_of(2) {
@@ -161,11 +165,14 @@ pub fn tasks(rows: usize, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
     let block = rows.div_ceil(blocks).next_multiple_of(ROWS);
     let fair = panels * blocks / hands::tasks();
     let chunk = fair.clamp(CHUNK.start, CHUNK.end);
-    let ranges =
-        |whole: usize, step: usize| (0..whole).step_by(step).map(move |from| from..whole.min(from + step));
     ranges(rows, block)
         .flat_map(|rows| ranges(panels, chunk).map(move |panels| (rows.clone(), panels)))
         .collect()
+}
+
+/// `whole` in parts of `step`.
+pub fn ranges(whole: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..whole).step_by(step).map(move |from| from..whole.min(from + step))
 }
 
 struct Product<'a, T> {

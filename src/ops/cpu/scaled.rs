@@ -1,35 +1,67 @@
 //! Rows and columns of products as integers of 16 bits, of which a processor multiplies twice as many at once as of f32, and what
 //! their units are.
 //!
-//! A row is pairs, and behind them a unit for each of its chains, the greatest of which is as large an integer as may be: rounding
-//! them errs by 14 bits of the greatest of a chain, where bf16 errs by 8 bits of each. A column has one unit.
+//! A row is pairs, and behind them a unit for each of its chains; a column has one unit. Units are such that the sum of a chain's
+//! products fits in 32 bits, which by the inequality of Cauchy and Schwarz is less than the length of the one vector times that of the
+//! other. Only the whole sum has to fit: what passes 32 bits on the way comes back.
 
 use super::isa::{Isa, vectorised};
 use super::scratch;
 use super::shared::{Slot, halves};
-use super::tile::{CHAIN, COLUMNS};
+use super::tile::COLUMNS;
 use super::weight::widen;
+use std::ops::Range;
 
 /// A number plus this has itself, rounded to the nearest integer, in its lower half.
 pub const ROUNDED: f32 = 12_582_912.0;
-/// The largest integer of a row.
+/// The largest integer of a row or column: four of them together still have 16 bits.
 const LARGEST: f32 = 8191.0;
-/// The largest integer of a column.
-const LARGEST_WEIGHT: f32 = 32767.0;
-/// What the integers of a chain of a column may sum up to, signs apart, so that with the largest of a row their products fit in 32
-/// bits: 2^31 over [`LARGEST`], less half a unit for the rounding of each.
-const LONGEST: f32 = 262_000.0;
+/// The length of a chain's integers as a vector: the root of 2^31, less what rounding adds to it, half a unit each.
+const LONGEST: f32 = 46_300.0;
 /// Numbers less than this count as zeros: the inverse of their unit would be infinite.
 const LEAST: f32 = 1e-30;
+/// The same for columns, whose squares must not vanish.
+const LEAST_COLUMN: f32 = 1e-18;
+/// The most pairs of a chain.
+pub const CHAIN: usize = 640;
+/// Sums that the compiler keeps in vectors.
+const LANES: usize = 16;
 
-/// Elements of a row of `count` numbers.
-pub fn length(count: usize) -> usize {
-    count / 2 + count.div_ceil(2 * CHAIN)
+/// How the pairs of a depth are cut into chains, as even as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// All pairs.
+    pub pairs: usize,
+    /// Those of a chain; the last may have fewer.
+    pub chain: usize,
 }
 
-/// The pairs among `length` elements of a row.
-pub fn pairs(length: usize) -> usize {
-    length - length.div_ceil(CHAIN + 1)
+impl Cut {
+    /// Cuts so many pairs.
+    pub fn of(pairs: usize) -> Self {
+        let chains = pairs.div_ceil(CHAIN).max(1);
+        Self { pairs, chain: pairs.div_ceil(chains).max(1) }
+    }
+
+    /// What makes rows of `length` elements.
+    pub fn of_length(length: usize) -> Self {
+        Self::of(length - length.div_ceil(CHAIN + 1))
+    }
+
+    /// The number of chains.
+    pub fn chains(&self) -> usize {
+        self.pairs.div_ceil(self.chain)
+    }
+
+    /// The pairs of a chain.
+    pub fn range(&self, chain: usize) -> Range<usize> {
+        chain * self.chain..self.pairs.min((chain + 1) * self.chain)
+    }
+
+    /// Elements of a row: its pairs and its units.
+    pub fn length(&self) -> usize {
+        self.pairs + self.chains()
+    }
 }
 
 vectorised!(
@@ -39,19 +71,61 @@ vectorised!(
 
 #[inline(always)]
 fn scale_row_inner<const FUSED: bool>(values: &[f32], out: &mut [Slot]) {
-    let (pairs, units) = out.split_at_mut(values.len() / 2);
-    let chains = values.chunks(2 * CHAIN).zip(pairs.chunks_mut(CHAIN));
+    let Cut { pairs, chain } = Cut::of(values.len() / 2);
+    let (pairs, units) = out.split_at_mut(pairs);
+    let chains = values.chunks(2 * chain).zip(pairs.chunks_mut(chain));
     for ((values, pairs), out) in chains.zip(units) {
-        // Magnitudes are in the order of their bits, of which the compiler takes the maximum by vectors.
-        let greatest = values.iter().fold(0, |greatest, value| greatest.max(value.abs().to_bits()));
-        let greatest = f32::from_bits(greatest);
-        // What is not a number is not small either, and goes on in the unit.
-        let factor = if greatest < LEAST { 0.0 } else { LARGEST / greatest };
+        let unit = unit(values);
+        let factor = factor(unit);
         for (out, value) in halves(pairs).iter_mut().zip(values) {
-            out.write((value * factor + ROUNDED).to_bits() as u16);
+            out.write(rounded(*value, factor));
         }
-        out.write(greatest / LARGEST);
+        out.write(unit);
     }
+}
+
+/// The unit of a chain of a row.
+#[inline(always)]
+pub fn unit(values: &[f32]) -> f32 {
+    // Magnitudes are in the order of their bits, of which the compiler takes the maximum by vectors.
+    let greatest = values.iter().fold(0, |greatest, value| greatest.max(value.abs().to_bits()));
+    let greatest = f32::from_bits(greatest);
+    if greatest < LEAST {
+        return 0.0;
+    }
+    // Of what are at most ones, or squares could be infinite.
+    let inverse = 1.0 / greatest;
+    let mut squares = [0f32; LANES];
+    let whole = values.chunks_exact(LANES);
+    let mut rest = [0f32; LANES];
+    rest[..whole.remainder().len()].copy_from_slice(whole.remainder());
+    for values in whole.chain([&rest[..]]) {
+        for (square, value) in squares.iter_mut().zip(values) {
+            let value = value * inverse;
+            *square += value * value;
+        }
+    }
+    let length = squares.iter().sum::<f32>().sqrt();
+    // What is not a number is not small either, and goes on in the unit.
+    greatest * (1.0 / LARGEST).max(length / LONGEST)
+}
+
+/// The greater of two units; what is not a number is greater than all.
+#[inline(always)]
+pub fn greater(unit: f32, other: f32) -> f32 {
+    f32::from_bits(unit.to_bits().max(other.to_bits()))
+}
+
+/// The inverse of a unit, zero for none.
+#[inline(always)]
+pub fn factor(unit: f32) -> f32 {
+    if unit == 0.0 { 0.0 } else { 1.0 / unit }
+}
+
+/// The 16 bits of the integer that is nearest to `value` times `factor`.
+#[inline(always)]
+pub fn rounded(value: f32, factor: f32) -> u16 {
+    (value * factor + ROUNDED).to_bits() as u16
 }
 
 vectorised!(
@@ -63,40 +137,58 @@ vectorised!(
 fn find_units_inner<const FUSED: bool>(values: &[f32], units: &mut [f32]) {
     // Magnitudes are in the order of their bits.
     let (mut greatest, mut longest) = ([0; COLUMNS], [0f32; COLUMNS]);
-    for chain in values.chunks(2 * CHAIN * COLUMNS) {
-        let mut length = [0f32; COLUMNS];
-        for row in chain.chunks_exact(COLUMNS) {
+    let Cut { chain, .. } = Cut::of(values.len() / (2 * COLUMNS));
+    for values in values.chunks(2 * chain * COLUMNS) {
+        let mut squares = [0f32; COLUMNS];
+        for row in values.chunks_exact(COLUMNS) {
             for column in 0..COLUMNS {
-                length[column] += row[column].abs();
+                squares[column] += row[column] * row[column];
                 greatest[column] = row[column].abs().to_bits().max(greatest[column]);
             }
         }
-        for (longest, length) in longest.iter_mut().zip(length) {
-            *longest = longest.max(length);
+        for (longest, square) in longest.iter_mut().zip(squares) {
+            *longest = longest.max(square);
         }
     }
     for ((unit, greatest), longest) in units.iter_mut().zip(greatest.map(f32::from_bits)).zip(longest) {
         *unit = match greatest {
-            ..LEAST => 0.0,
+            ..LEAST_COLUMN => 0.0,
             // Not a number, as what becomes of it.
             _ if !greatest.is_finite() => f32::NAN,
-            _ => (greatest / LARGEST_WEIGHT).max(longest / LONGEST),
+            // Squares may be infinite: a vector is not longer than the root of its count times its greatest.
+            _ => {
+                let length = longest.sqrt().min(greatest * ((2 * chain) as f32).sqrt());
+                (greatest / LARGEST).max(length / LONGEST)
+            }
         };
     }
 }
 
 /// The inverses of units, zero for none.
 pub fn factors(units: &[f32]) -> Vec<f32> {
-    units.iter().map(|unit| if *unit == 0.0 { 0.0 } else { 1.0 / unit }).collect()
+    units.iter().map(|unit| factor(*unit)).collect()
 }
 
-/// Turns a panel of bf16 pairs into pairs of integers, and tells what a unit of each column is.
-pub fn scale_panel(isa: Isa, panel: &mut [u32], units: &mut [f32]) {
-    scratch::with([2 * panel.len()], |[wide]| {
-        widen(isa, panel, wide);
-        find_units(isa, wide, units);
+/// Turns panels of bf16 pairs, of `length` pairs each, into pairs of integers, and tells what a unit of each column is: the same in
+/// all of these panels.
+pub fn scale_panels(isa: Isa, panels: &mut [u32], length: usize, units: &mut [f32]) {
+    scratch::with([2 * length], |[wide]| {
+        for (panel, units) in panels.chunks_exact(length).zip(units.chunks_exact_mut(COLUMNS)) {
+            widen(isa, panel, wide);
+            find_units(isa, wide, units);
+        }
     });
-    rescale(isa, panel, &factors(units));
+    share_units(units);
+    let factors = factors(&units[..COLUMNS]);
+    panels.chunks_exact_mut(length).for_each(|panel| rescale(isa, panel, &factors));
+}
+
+/// Gives each column the greatest unit that it has in any panel.
+fn share_units(units: &mut [f32]) {
+    for column in 0..COLUMNS {
+        let shared = units[column..].iter().step_by(COLUMNS).copied().fold(0.0, greater);
+        units[column..].iter_mut().step_by(COLUMNS).for_each(|unit| *unit = shared);
+    }
 }
 
 vectorised!(fn rescale(pairs: &mut [u32], factors: &[f32]) => rescale_inner);
@@ -105,9 +197,9 @@ vectorised!(fn rescale(pairs: &mut [u32], factors: &[f32]) => rescale_inner);
 fn rescale_inner<const FUSED: bool>(pairs: &mut [u32], factors: &[f32]) {
     for row in pairs.chunks_exact_mut(COLUMNS) {
         for (pair, factor) in row.iter_mut().zip(factors) {
-            let first = f32::from_bits(*pair << 16) * factor + ROUNDED;
-            let second = f32::from_bits(*pair & 0xffff_0000) * factor + ROUNDED;
-            *pair = (first.to_bits() & 0xffff) | (second.to_bits() << 16);
+            let first = rounded(f32::from_bits(*pair << 16), *factor);
+            let second = rounded(f32::from_bits(*pair & 0xffff_0000), *factor);
+            *pair = u32::from(first) | u32::from(second) << 16;
         }
     }
 }
@@ -137,20 +229,37 @@ mod tests {
 
     fn scaled(isa: Isa, row: &[f32]) -> Vec<f32> {
         // SAFETY: the row and its units are written.
-        unsafe { filled(length(row.len()), |out| scale_row(isa, row, out)) }
+        unsafe { filled(Cut::of(row.len() / 2).length(), |out| scale_row(isa, row, out)) }
+    }
+
+    fn integers(pairs: &[u32]) -> impl Iterator<Item = i64> {
+        pairs
+            .iter()
+            .flat_map(|pair| [*pair as u16, (pair >> 16) as u16])
+            .map(|half| half.cast_signed().into())
     }
 
     /// The numbers that integers of one chain and their unit stand for.
     fn values(scaled: &[f32]) -> Vec<f32> {
         let (pairs, unit) = scaled.split_at(scaled.len() - 1);
-        let halves = bits(pairs).iter().flat_map(|pair| [*pair as u16, (pair >> 16) as u16]);
-        halves.map(|half| f32::from(half.cast_signed()) * unit[0]).collect()
+        integers(bits(pairs)).map(|integer| integer as f32 * unit[0]).collect()
+    }
+
+    #[test]
+    fn chains_are_even_and_make_up_the_depth() {
+        for (pairs, chain, chains) in [(1, 1, 1), (320, 320, 1), (640, 640, 1), (641, 321, 2), (2560, 640, 4)]
+        {
+            let cut = Cut::of(pairs);
+            assert_eq!((cut.chain, cut.chains()), (chain, chains));
+            assert_eq!((0..chains).map(|chain| cut.range(chain).len()).sum::<usize>(), pairs);
+            assert_eq!(Cut::of_length(cut.length()), cut);
+        }
     }
 
     #[test]
     fn a_row_is_rounded_to_fourteen_bits_of_its_greatest() {
         for isa in Isa::available() {
-            for (factor, worst) in [(1.0, -3.0), (1e-20, 2.0), (1e20, 5.0)] {
+            for (factor, worst) in [(1.0, -5.0), (1e-20, 6.0), (1e20, 9.0)] {
                 let mut row: Vec<f32> = numbers(48, 1).iter().map(|value| value * factor).collect();
                 row[17] = worst * factor;
                 let scaled = scaled(isa, &row);
@@ -172,32 +281,41 @@ mod tests {
                 assert!(values(&scaled(isa, &row))[5].is_nan(), "{isa:?}: {odd}");
                 let mut column = vec![1.0; 32 * COLUMNS];
                 column[7 * COLUMNS + 3] = odd;
-                let mut units = [0.0; COLUMNS];
-                find_units(isa, &column, &mut units);
+                let mut units = [0.0; 2 * COLUMNS];
+                find_units(isa, &column, &mut units[..COLUMNS]);
                 assert!(!units[3].is_finite() && units[4].is_finite(), "{isa:?}: {odd}");
+                share_units(&mut units);
+                assert!(!units[COLUMNS + 3].is_finite() && units[COLUMNS + 4] == units[4], "{isa:?}: {odd}");
             }
         }
     }
 
-    /// The worst sums: all weights of a chain are as large as the largest, or one is and the others are half a unit.
+    /// Rows and columns that are alike have the greatest sums: all of a chain as large as the largest, some, one, or random ones.
     #[test]
-    fn no_chain_of_products_overflows() {
-        let largest = LARGEST as i64;
+    fn no_chain_of_products_overflows_and_none_is_coarse() {
+        let inputs = 2 * CHAIN;
+        let alike = |many: f32, ones: usize| {
+            let mut row = vec![many; inputs];
+            row[..ones].fill(1.0);
+            row
+        };
+        let rows =
+            [alike(1.0, 1), alike(0.0, 1), alike(0.0, 60), alike(0.3, 1), alike(1e-5, 3), numbers(inputs, 7)];
         for isa in Isa::available() {
-            for (many, one) in [(1.0, 1.0), (0.3, 1.0), (1e-5, 1.0), (0.0, 1.0), (0.249_99, 0.25)] {
-                let inputs = 4 * CHAIN;
-                let mut column = vec![many; inputs * COLUMNS];
-                column[..COLUMNS].fill(one);
+            for row in
+                rows.iter().flat_map(|row| [1.0, 1e18].map(|size| row.iter().map(|x| x * size).collect()))
+            {
+                let row: Vec<f32> = row;
+                let column: Vec<f32> = row.iter().flat_map(|value| [*value; COLUMNS]).collect();
                 let mut units = [0.0; COLUMNS];
                 find_units(isa, &column, &mut units);
-                for unit in units {
-                    let factor = 1.0 / unit;
-                    let [many, one] = [many, one].map(|value: f32| (value * factor).round() as i64);
-                    assert!(one <= LARGEST_WEIGHT as i64, "{one} is more than 16 bits");
-                    let sum = largest * (one + (2 * CHAIN as i64 - 1) * many);
-                    assert!(sum <= i64::from(i32::MAX), "{isa:?}: {sum}");
-                    assert!(one >= 1000, "{one} has few bits");
-                }
+                let scaled = scaled(isa, &row);
+                let left: Vec<i64> = integers(bits(&scaled[..CHAIN])).collect();
+                let right = row.iter().map(|value| (value / units[0]).round() as i64);
+                let sum: i64 = left.iter().zip(right).map(|(left, right)| left * right).sum();
+                assert!(sum <= i64::from(i32::MAX), "{isa:?}: {sum}");
+                let greatest = left.iter().map(|left| left.abs()).max().unwrap();
+                assert!((1000..=8191).contains(&greatest), "{isa:?}: {greatest}");
             }
         }
     }

@@ -39,6 +39,18 @@ pub fn bits_mut(values: &mut [f32]) -> &mut [u32] {
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
 }
 
+/// Pairs of 16 bits, half by half.
+pub fn halves_of(pairs: &[u32]) -> &[u16] {
+    // SAFETY: two numbers of 16 bits lie in 32, aligned more strictly, and any bits are a number.
+    unsafe { std::slice::from_raw_parts(pairs.as_ptr().cast(), 2 * pairs.len()) }
+}
+
+/// Pairs of 16 bits, half by half, to write.
+pub fn halves_of_mut(pairs: &mut [u32]) -> &mut [u16] {
+    // SAFETY: as for `halves_of`.
+    unsafe { std::slice::from_raw_parts_mut(pairs.as_mut_ptr().cast(), 2 * pairs.len()) }
+}
+
 /// A length that keeps the next part on its own cache line.
 fn padded(length: usize) -> usize {
     length.next_multiple_of(16)

@@ -32,8 +32,6 @@ mod integers;
 mod portable;
 
 use super::isa::Isa;
-use super::scaled;
-use super::scratch::bits;
 use super::shared::Slot;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -178,9 +176,6 @@ pub fn dot(isa: Isa, a: &[Run<u32>], b: Columns<u32>, c: &mut [f32], fresh: bool
     }
 }
 
-/// Pairs of the depth whose products are summed in 32 bits; their sum in f32 goes on from there.
-pub const CHAIN: usize = 128;
-
 /// A tile of integers.
 #[derive(Debug, Clone, Copy)]
 pub struct Integers<'a> {
@@ -188,58 +183,64 @@ pub struct Integers<'a> {
     pub a: Run<'a, u32>,
     /// Its columns, of pairs.
     pub b: Columns<'a, u32>,
-    /// What a unit is in each chain of each row.
-    pub units: [&'a [f32]; ROWS],
-    /// What a unit of each of the 32 columns is, where sums are complete.
+    /// What is fetched into the cache meanwhile, a line for each step of the depth; instead of what `b` says.
+    pub next: Option<&'a [u32]>,
+}
+
+/// What units of a chain are.
+#[derive(Debug, Clone, Copy)]
+pub struct Units<'a> {
+    /// For each row of a tile.
+    pub rows: [f32; ROWS],
+    /// For each of the 32 columns, where sums are complete.
     pub columns: Option<&'a [f32]>,
 }
 
-impl<'a> Integers<'a> {
-    /// The product of up to [`ROWS`] rows of [`scaled`](super::scaled) numbers over some of their pairs, whole chains.
-    pub fn of_scaled(
-        rows: &[&'a [f32]],
-        pairs: Range<usize>,
-        b: Columns<'a, u32>,
-        columns: Option<&'a [f32]>,
-    ) -> Self {
-        let all = scaled::pairs(rows[0].len());
-        let chains = all + pairs.start / CHAIN..all + pairs.end.div_ceil(CHAIN);
-        let row = |at: usize| rows[at.min(rows.len() - 1)];
-        let a: [&[u32]; ROWS] = std::array::from_fn(|at| &bits(row(at))[pairs.clone()]);
-        let units = std::array::from_fn(|at| &row(at)[chains.clone()]);
-        Self { a: Run::of_rows(&a[..rows.len()]), b, units, columns }
-    }
-}
-
-/// `c = a^T b`, or `c += a^T b` unless `fresh`, over pairs of 16-bit integers, each chain times its unit; then times what units of
-/// the columns are, if they are told. `c` is `[rows, 32]`, of which those columns are written that `b` uses.
+/// `c = a^T b`, or `c += a^T b` unless `fresh`, over the pairs of 16-bit integers of a chain, times what units of its rows are; then
+/// times what units of the columns are, if they are told. `c` is `[rows, 32]`, of which those columns are written that `b` uses.
 ///
-/// Sums over [`CHAIN`] pairs must fit in 32 bits.
+/// Sums must fit in 32 bits.
 ///
 /// # Panics
 /// If the lengths do not fit together, rows are not contiguous, or `isa` is [`Isa::Portable`].
-pub fn multiply_integers(isa: Isa, tile: &Integers, c: &mut [f32], fresh: bool) {
+pub fn multiply_integers(isa: Isa, tile: &Integers, units: Units, c: &mut [f32], fresh: bool) {
     let rows = checked(&[tile.a], tile.b.numbers, c);
-    let chains = tile.a.length.div_ceil(CHAIN);
+    assert!(units.columns.is_none_or(|columns| columns.len() == COLUMNS), "columns have units");
+    #[cfg(target_arch = "x86_64")]
+    tile.multiply(isa, rows, &mut integers::Scaled { units, c, fresh });
+    #[cfg(not(target_arch = "x86_64"))]
+    panic!("{rows} rows, fresh: {fresh}: {isa:?} has no products of integers");
+}
+
+/// Adds the sums over the pairs of 16-bit integers of a chain to `rows` rows of what is in `c`, or to nothing, and puts the result
+/// there, too, for each of `steps`; a row of `c` is `2 * COLUMNS` behind the one before. All of it is modulo 2^32.
+///
+/// # Panics
+/// As [`multiply_integers`].
+pub fn add_integers(isa: Isa, tile: &Integers, rows: usize, steps: &[Step], c: &mut [u32]) {
+    let depth = tile.b.numbers.len() / COLUMNS;
     assert!(
-        tile.a.step == 1 && tile.units[..rows].iter().all(|units| units.len() == chains),
-        "units of chains"
+        (1..=ROWS).contains(&rows) && tile.a.rows >= rows && tile.a.length == depth,
+        "operands do not fit"
     );
-    assert!(tile.columns.is_none_or(|columns| columns.len() == COLUMNS), "columns have units");
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the lengths were checked above, the features here and by `Isa::available`.
-        Isa::Avx512Bf16 | Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe {
-            tile.fused(rows, c, fresh);
-        },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the lengths were checked above, the features by `Isa::available`.
-        Isa::Avx512Bf16 | Isa::Avx512 => unsafe { tile.wide(rows, c, fresh) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe { tile.narrow(rows, c, fresh) },
-        _ => panic!("{rows} rows: {isa:?} has no products of integers"),
-    }
+    let end = (2 * rows - 1) * COLUMNS;
+    assert!(
+        steps.iter().all(|step| step.from.unwrap_or(0).max(step.to) + end <= c.len()),
+        "steps lie within"
+    );
+    #[cfg(target_arch = "x86_64")]
+    tile.multiply(isa, rows, &mut integers::Added { steps, c });
+    #[cfg(not(target_arch = "x86_64"))]
+    panic!("{isa:?} has no products of integers");
+}
+
+/// Where sums of integers are put, and what is added to them.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// Where what is added begins; nothing if it is nowhere.
+    pub from: Option<usize>,
+    /// Where the result begins.
+    pub to: usize,
 }
 
 /// The rows of a tile, whose operands fit together.
@@ -455,42 +456,81 @@ mod tests {
         };
         for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Portable) {
             for rows in 1..=ROWS {
-                for pairs in [1, 2, 7, CHAIN, CHAIN + 1, 3 * CHAIN] {
-                    // 2 * CHAIN products of these fit in 32 bits, whatever they are.
+                for pairs in [1, 2, 7, 128, 129] {
+                    // Sums of so many products of these fit in 32 bits, whatever they are.
                     let a = integers(2 * pairs * rows, 8191.0, 1);
-                    let b = integers(2 * pairs * COLUMNS, 2040.0, 2);
+                    let b = integers(2 * pairs * COLUMNS, 1000.0, 2);
                     let (left, right) = (paired(&a, 1), paired(&b, COLUMNS));
                     let left: Vec<&[u32]> = left.chunks(pairs).collect();
-                    let unit = |row: usize, chain: usize| 0.5 + row as f32 + 0.125 * chain as f32;
-                    let chains = pairs.div_ceil(CHAIN);
-                    let units: Vec<Vec<f32>> =
-                        (0..ROWS).map(|row| (0..chains).map(|chain| unit(row, chain)).collect()).collect();
-                    let units = std::array::from_fn(|row| &units[row][..]);
+                    let unit = |row: usize| 0.5 + row as f32;
                     let columns: Vec<f32> = (0..COLUMNS).map(|column| 0.25 + column as f32).collect();
                     for used in [COLUMNS, 17, 3] {
                         let b = Columns { used, ..right[..].into() };
-                        let mut tile = Integers { a: Run::of_rows(&left), b, units, columns: None };
+                        let tile = Integers { a: Run::of_rows(&left), b, next: None };
+                        let mut units = Units { rows: std::array::from_fn(unit), columns: None };
                         let mut c = vec![f32::NAN; rows * COLUMNS];
-                        multiply_integers(isa, &tile, &mut c, true);
-                        tile.columns = Some(&columns);
-                        multiply_integers(isa, &tile, &mut c, false);
+                        multiply_integers(isa, &tile, units, &mut c, true);
+                        units.columns = Some(&columns);
+                        multiply_integers(isa, &tile, units, &mut c, false);
                         for (at, got) in c.iter().enumerate().filter(|(at, _)| at % COLUMNS < used) {
                             let (row, column) = (at / COLUMNS, at % COLUMNS);
-                            let product = |i| {
-                                let product = a[row * 2 * pairs + i] * i32::from(right_at(&right, i, column));
-                                f64::from(product) * f64::from(unit(row, i / (2 * CHAIN)))
-                            };
-                            let sum: f64 = (0..2 * pairs).map(product).sum();
-                            let want = 2.0 * sum * f64::from(columns[column]);
-                            // Each chain is exact until it becomes f32.
-                            let size = 8191.0 * 2040.0 * 4.0 * pairs as f64;
-                            let bound = 2e-7 * size * f64::from(unit(row, chains) * columns[column]);
-                            assert!((f64::from(*got) - want).abs() <= bound, "{isa:?}: {got} for {want}");
+                            let sum = exact_sum(&a[row * 2 * pairs..], &right, column);
+                            let units = f64::from(unit(row) * columns[column]);
+                            let want = 2.0 * sum as f64 * units;
+                            // Sums are exact until they become f32.
+                            assert!(
+                                (f64::from(*got) - want).abs() <= 2e-7 * want.abs(),
+                                "{isa:?}: {got} for {want}"
+                            );
                         }
                     }
                 }
             }
         }
+    }
+
+    #[test]
+    fn sums_of_integers_are_added_step_by_step() {
+        let pairs = 37;
+        let whole = |count, seed| -> Vec<u32> {
+            numbers(count, seed).iter().map(|value| (value * 1e9) as i32 as u32).collect()
+        };
+        let (left, right) = (whole(ROWS * pairs, 1), whole(pairs * COLUMNS, 2));
+        let line = vec![0; 16 * pairs];
+        for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Portable) {
+            for rows in 1..=ROWS {
+                let rows_of_pairs: Vec<&[u32]> = left.chunks(pairs).take(rows).collect();
+                let a = Run::of_rows(&rows_of_pairs);
+                let tile = Integers { a, b: right[..].into(), next: Some(&line) };
+                let before = whole(4 * rows * COLUMNS, 3);
+                let mut c = before.clone();
+                let (second, third) = (COLUMNS, 2 * rows * COLUMNS);
+                let steps = [Step { from: Some(second), to: third }, Step { from: None, to: second }];
+                add_integers(isa, &tile, rows, &steps, &mut c);
+                for (at, got) in c.iter().enumerate() {
+                    let (row, place) = (at / (2 * COLUMNS), at % (2 * COLUMNS));
+                    let sum = |row: usize| {
+                        let left =
+                            rows_of_pairs[row].iter().flat_map(|pair| [*pair as i16, (pair >> 16) as i16]);
+                        exact_sum(&left.map(i32::from).collect::<Vec<_>>(), &right, place % COLUMNS) as u32
+                    };
+                    let want = match (row < rows, place < COLUMNS) {
+                        (true, false) => sum(row),
+                        (false, true) => {
+                            before[(2 * row - 2 * rows + 1) * COLUMNS + place].wrapping_add(sum(row - rows))
+                        }
+                        _ => before[at],
+                    };
+                    assert_eq!(*got, want, "{isa:?}: {at} of {rows} rows");
+                }
+            }
+        }
+    }
+
+    /// The product of a row and a column of pairs.
+    fn exact_sum(row: &[i32], right: &[u32], column: usize) -> i64 {
+        let depth = 2 * right.len() / COLUMNS;
+        (0..depth).map(|i| i64::from(row[i]) * i64::from(right_at(right, i, column))).sum()
     }
 
     /// Number `i` of a column of pairs.

@@ -2,7 +2,7 @@
 
 use super::isa::{Isa, vectorised};
 use super::lines::{Lines, Plain};
-use super::scaled::{scale_panel, widen_integers};
+use super::scaled::{scale_panels, widen_integers};
 use super::tile::COLUMNS;
 use super::winograd::Tiles;
 use half::{bf16, f16};
@@ -210,14 +210,15 @@ impl Weight {
 /// Whether weights in bf16 become integers: those of linear maps, where the processor multiplies integers faster than what else it
 /// could make of pairs.
 fn become_integers(isa: Isa, order: Order) -> bool {
-    matches!(isa, Isa::Avx512 | Isa::Avx2) && order.taps == 1 && order.inputs.is_multiple_of(2)
+    isa != Isa::Portable && order.taps == 1 && order.inputs.is_multiple_of(2)
 }
 
-/// Pairs of bf16 as integers.
+/// Pairs of bf16 as integers. Two panels side by side have the same units, so that their integers may be added.
 fn scaled(isa: Isa, mut pairs: Lines<u32>, order: Order) -> Values {
+    let length = order.inputs / 2 * COLUMNS;
     let mut units = vec![0.0; order.panels() * COLUMNS];
-    let panels = pairs.par_chunks_mut(order.inputs / 2 * COLUMNS).zip(units.par_chunks_mut(COLUMNS));
-    panels.for_each(|(panel, units)| scale_panel(isa, panel, units));
+    let panels = pairs.par_chunks_mut(2 * length).zip(units.par_chunks_mut(2 * COLUMNS));
+    panels.for_each(|(panels, units)| scale_panels(isa, panels, length, units));
     Values::Scaled { pairs, units }
 }
 

@@ -1,15 +1,19 @@
 //! Tiles of 16-bit integers in pairs: products are summed in 32 bits, twice as many an instruction as of f32, and the sums brought
 //! to f32 by a scale for each row and each column.
 
-use super::{CHAIN, COLUMNS, Integers, ROWS, halves};
+use super::{COLUMNS, Integers, ROWS, Step, Units, halves};
+use crate::ops::cpu::isa::Isa;
 use crate::ops::cpu::vector::Vector;
 use std::arch::x86_64::{
     __m256, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm256_cvtepi32_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm512_add_epi32,
-    _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_loadu_epi32, _mm512_madd_epi16, _mm512_set1_epi32,
-    _mm512_setzero_si512,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_storeu_si256,
+    _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_loadu_epi32, _mm512_madd_epi16,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_epi32,
 };
 use std::array::from_fn;
+
+/// Pairs in a cache line.
+const LINE: usize = 16;
 
 /// Does `$body` for each row below `$rows`, one after the other: in a loop, sums would leave their registers.
 macro_rules! unrolled {
@@ -27,16 +31,13 @@ macro_rules! unrolled {
 /// Numbers of 32 bits in a register, to which products of pairs are added.
 ///
 /// Its functions must be inlined into one that has the instructions, and called where the processor has them.
-trait Sums: Copy {
+pub(super) trait Sums: Copy {
     /// The same numbers in f32.
     type Floats: Vector;
     /// How many numbers there are.
     const LANES: usize = Self::Floats::LANES;
     /// The most rows of a tile whose sums stay in registers, for two of these a row.
     const ROWS: usize;
-    /// Whether fetching columns ahead repays its instruction.
-    const FETCHES: bool;
-
     unsafe fn zeros() -> Self;
 
     /// The same pair in each lane.
@@ -47,34 +48,27 @@ trait Sums: Copy {
     /// `self` plus both products of each pair.
     unsafe fn plus_products(self, a: Self, b: Self) -> Self;
 
-    unsafe fn floats(self) -> Self::Floats;
+    unsafe fn plus(self, other: Self) -> Self;
 
-    /// The sums times `unit`, plus what is at `to` unless `fresh`.
-    #[inline(always)]
-    unsafe fn scaled(self, unit: Self::Floats, to: *const f32, fresh: bool) -> Self::Floats {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let value = self.floats().times(unit);
-            if fresh { value } else { value.plus(Self::Floats::load(to)) }
-        }
-    }
+    unsafe fn store(self, to: *mut u32);
+
+    unsafe fn floats(self) -> Self::Floats;
 }
 
 /// 16 sums; products are added by one instruction where they are `FUSED` (AVX512-VNNI), otherwise by two.
 #[derive(Clone, Copy)]
-struct Wide<const FUSED: bool>(__m512i);
+pub(super) struct Wide<const FUSED: bool>(__m512i);
 /// 8 sums.
 #[derive(Clone, Copy)]
-struct Narrow(__m256i);
+pub(super) struct Narrow(__m256i);
 
 /// Implements [`Sums`] by the processor's own functions.
 macro_rules! sums {
-    ([$($generics:tt)*] $type:ty, $floats:ident, ($rows:expr, $fetches:literal), $zero:ident, $splat:ident, $load:ident, $dot:expr, $convert:ident) => {
+    ([$($generics:tt)*] $type:ty, $floats:ident, $rows:expr, ($zero:ident, $splat:ident, $load:ident, $store:ident), $dot:expr, ($plus:ident, $convert:ident)) => {
         // The safety of all of it is the callers' promise.
         impl<$($generics)*> Sums for $type {
             type Floats = $floats;
             const ROWS: usize = $rows;
-            const FETCHES: bool = $fetches;
 
             #[inline(always)]
             unsafe fn zeros() -> Self {
@@ -101,6 +95,18 @@ macro_rules! sums {
             }
 
             #[inline(always)]
+            unsafe fn plus(self, other: Self) -> Self {
+                // SAFETY: the caller's promise.
+                Self(unsafe { $plus(self.0, other.0) })
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, to: *mut u32) {
+                // SAFETY: the caller's promise.
+                unsafe { $store(to.cast(), self.0) }
+            }
+
+            #[inline(always)]
             unsafe fn floats(self) -> Self::Floats {
                 // SAFETY: the caller's promise.
                 unsafe { $convert(self.0) }
@@ -112,37 +118,119 @@ macro_rules! sums {
 sums!(
     [const FUSED: bool] Wide<FUSED>,
     __m512,
-    (ROWS, false),
-    _mm512_setzero_si512,
-    _mm512_set1_epi32,
-    _mm512_loadu_epi32,
+    ROWS,
+    (_mm512_setzero_si512, _mm512_set1_epi32, _mm512_loadu_epi32, _mm512_storeu_epi32),
     |sum, a, b| if FUSED {
         _mm512_dpwssd_epi32(sum, a, b)
     } else {
         _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
     },
-    _mm512_cvtepi32_ps
+    (_mm512_add_epi32, _mm512_cvtepi32_ps)
 );
 sums!(
     [] Narrow,
     __m256,
-    (6, true),
-    _mm256_setzero_si256,
-    _mm256_set1_epi32,
-    _mm256_loadu_si256,
+    6,
+    (_mm256_setzero_si256, _mm256_set1_epi32, _mm256_loadu_si256, _mm256_storeu_si256),
     |sum, a, b| _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)),
-    _mm256_cvtepi32_ps
+    (_mm256_add_epi32, _mm256_cvtepi32_ps)
 );
 
+/// Where sums of a tile go.
+pub(super) trait Put {
+    /// Puts the sums of `R` rows in two registers' columns from the row and column given on.
+    ///
+    /// # Safety
+    /// They must lie within what there is, and the processor must have the instructions.
+    unsafe fn put<S: Sums, const R: usize>(&mut self, sums: [[S; 2]; R], at: (usize, usize));
+}
+
+/// Sums in their units, in f32.
+pub(super) struct Scaled<'a> {
+    pub units: Units<'a>,
+    pub c: &'a mut [f32],
+    pub fresh: bool,
+}
+
+impl Put for Scaled<'_> {
+    #[inline(always)]
+    unsafe fn put<S: Sums, const R: usize>(&mut self, sums: [[S; 2]; R], (first, column): (usize, usize)) {
+        let Self { units, c, fresh } = self;
+        unrolled!(R, row => {
+            for (half, sums) in sums[row].into_iter().enumerate() {
+                let column = column + half * S::LANES;
+                // SAFETY: the caller's promise; columns have 32 units.
+                unsafe {
+                    let to = c.as_mut_ptr().add((first + row) * COLUMNS + column);
+                    let value = sums.floats().times(Vector::splat(units.rows[first + row]));
+                    let value = if *fresh { value } else { value.plus(Vector::load(to)) };
+                    let value = match units.columns {
+                        Some(units) => value.times(Vector::load(units.as_ptr().add(column))),
+                        None => value,
+                    };
+                    value.store(to);
+                }
+            }
+        });
+    }
+}
+
+/// Sums as they are, added by `steps`.
+pub(super) struct Added<'a> {
+    pub steps: &'a [Step],
+    pub c: &'a mut [u32],
+}
+
+impl Put for Added<'_> {
+    #[inline(always)]
+    unsafe fn put<S: Sums, const R: usize>(&mut self, sums: [[S; 2]; R], (first, column): (usize, usize)) {
+        for Step { from, to } in self.steps {
+            unrolled!(R, row => {
+                for (half, sums) in sums[row].into_iter().enumerate() {
+                    let at = (first + row) * 2 * COLUMNS + column + half * S::LANES;
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        let c = self.c.as_mut_ptr().add(at);
+                        let value = match from {
+                            Some(from) => sums.plus(S::load(c.add(*from))),
+                            None => sums,
+                        };
+                        value.store(c.add(*to));
+                    }
+                }
+            });
+        }
+    }
+}
+
 impl Integers<'_> {
+    /// Multiplies `rows` by whatever instructions there are.
+    ///
+    /// # Panics
+    /// If there is less to fetch than steps, rows are not contiguous, or `isa` is [`Isa::Portable`].
+    pub(super) fn multiply(&self, isa: Isa, rows: usize, put: &mut impl Put) {
+        assert!(self.a.step == 1 && self.next.is_none_or(|next| next.len() >= self.a.length * LINE));
+        match isa {
+            // SAFETY: the lengths were checked by the callers, the features here and by `Isa::available`.
+            Isa::Avx512Bf16 | Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe {
+                self.fused(rows, put);
+            },
+            // SAFETY: the lengths were checked by the callers, the features by `Isa::available`.
+            Isa::Avx512Bf16 | Isa::Avx512 => unsafe { self.wide(rows, put) },
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { self.narrow(rows, put) },
+            Isa::Portable => panic!("{rows} rows: {isa:?} has no products of integers"),
+        }
+    }
+
     /// Multiplies `rows` with AVX512-VNNI.
     ///
     /// # Safety
     /// The operands must fit together as [`super::multiply_integers`] says, and the processor must have the features.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) unsafe fn fused(&self, rows: usize, c: &mut [f32], fresh: bool) {
+    unsafe fn fused(&self, rows: usize, put: &mut impl Put) {
         // SAFETY: the caller's promise.
-        unsafe { self.multiply::<Wide<true>>(rows, c, fresh) }
+        unsafe { self.parts::<Wide<true>>(rows, put) }
     }
 
     /// Multiplies `rows` with AVX-512.
@@ -150,9 +238,9 @@ impl Integers<'_> {
     /// # Safety
     /// As [`Integers::fused`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub(super) unsafe fn wide(&self, rows: usize, c: &mut [f32], fresh: bool) {
+    unsafe fn wide(&self, rows: usize, put: &mut impl Put) {
         // SAFETY: the caller's promise.
-        unsafe { self.multiply::<Wide<false>>(rows, c, fresh) }
+        unsafe { self.parts::<Wide<false>>(rows, put) }
     }
 
     /// Multiplies `rows` with AVX2.
@@ -160,18 +248,18 @@ impl Integers<'_> {
     /// # Safety
     /// As [`Integers::fused`].
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn narrow(&self, rows: usize, c: &mut [f32], fresh: bool) {
+    unsafe fn narrow(&self, rows: usize, put: &mut impl Put) {
         // SAFETY: the caller's promise.
-        unsafe { self.multiply::<Narrow>(rows, c, fresh) }
+        unsafe { self.parts::<Narrow>(rows, put) }
     }
 
     #[inline(always)]
-    unsafe fn multiply<S: Sums>(&self, rows: usize, c: &mut [f32], fresh: bool) {
+    unsafe fn parts<S: Sums>(&self, rows: usize, put: &mut impl Put) {
         for column in (0..self.b.used).step_by(2 * S::LANES) {
             for rows in halves(rows, S::ROWS).into_iter().filter(|rows| !rows.is_empty()) {
                 let at = (rows.start, column);
                 // SAFETY: the part's rows and columns lie within the tile's; the rest is the caller's promise.
-                unsafe { for_rows!(rows.len(), part<S>(self, at, c, fresh)) }
+                unsafe { for_rows!(rows.len(), part<S>(self, at, put)) }
             }
         }
     }
@@ -182,43 +270,29 @@ impl Integers<'_> {
 unsafe fn part<S: Sums, const R: usize>(
     tile: &Integers,
     (first, column): (usize, usize),
-    c: &mut [f32],
-    fresh: bool,
+    put: &mut impl Put,
 ) {
-    let (length, ahead) = (tile.a.length, tile.b.ahead * COLUMNS);
     let starts: [*const u32; R] = from_fn(|row| tile.a.starts[first + row]);
     let mut b = tile.b.numbers.as_ptr().wrapping_add(column);
-    for from in (0..length).step_by(CHAIN) {
-        // SAFETY: each row has `length` pairs side by side, b 32 for each of them, and so do scales and the result.
-        unsafe {
-            let mut sums = [[S::zeros(); 2]; R];
-            for at in from..length.min(from + CHAIN) {
-                if S::FETCHES {
-                    _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(ahead).cast());
-                }
-                let columns = [S::load(b), S::load(b.wrapping_add(S::LANES))];
-                for (sums, start) in sums.iter_mut().zip(&starts) {
-                    let pair = S::splat(*start.add(at));
-                    sums[0] = sums[0].plus_products(pair, columns[0]);
-                    sums[1] = sums[1].plus_products(pair, columns[1]);
-                }
-                // Behind the last step there may be less than a row of columns.
-                b = b.wrapping_add(COLUMNS);
+    let ahead = tile.b.ahead * COLUMNS;
+    let (mut next, step) = tile.next.map_or((b, 0), |next| (next.as_ptr(), LINE));
+    // SAFETY: each row has `length` pairs side by side, b 32 for each of them, and so has the result.
+    unsafe {
+        let mut sums = [[S::zeros(); 2]; R];
+        for at in 0..tile.a.length {
+            for line in (0..2 * S::LANES).step_by(LINE) {
+                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(ahead + line).cast());
             }
-            let scales = tile.columns.filter(|_| from + CHAIN >= length);
-            unrolled!(R, row => {
-                let unit = S::Floats::splat(*tile.units[first + row].get_unchecked(from / CHAIN));
-                for (half, sums) in sums[row].into_iter().enumerate() {
-                    let column = column + half * S::LANES;
-                    let to = c.as_mut_ptr().add((first + row) * COLUMNS + column);
-                    let value = sums.scaled(unit, to, fresh && from == 0);
-                    let value = match scales {
-                        Some(scales) => value.times(Vector::load(scales.as_ptr().add(column))),
-                        None => value,
-                    };
-                    value.store(to);
-                }
-            });
+            _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            let columns = [S::load(b), S::load(b.wrapping_add(S::LANES))];
+            for (sums, start) in sums.iter_mut().zip(&starts) {
+                let pair = S::splat(*start.add(at));
+                sums[0] = sums[0].plus_products(pair, columns[0]);
+                sums[1] = sums[1].plus_products(pair, columns[1]);
+            }
+            // Behind the last step there may be less than a row of columns.
+            (b, next) = (b.wrapping_add(COLUMNS), next.wrapping_add(step));
         }
+        put.put(sums, (first, column));
     }
 }

@@ -2,10 +2,10 @@
 //! multiplies twice as many at once.
 
 use super::super::isa::Isa;
-use super::super::scaled::{self, find_units, scale_row};
+use super::super::scaled::{self, Cut, find_units, scale_row};
 use super::super::scratch::{self, bits, bits_mut};
 use super::super::shared::slots;
-use super::super::tile::{self, COLUMNS, Columns, Integers, Run};
+use super::super::tile::{self, COLUMNS, Columns, Integers, ROWS, Run, Units};
 use super::super::weight::Weight;
 use super::filters::{Filter, TAPS};
 use super::points;
@@ -84,7 +84,7 @@ pub struct Scaled;
 
 impl Operands for Scaled {
     fn length(channels: usize) -> usize {
-        scaled::length(channels)
+        Cut::of(channels / 2).length()
     }
 
     fn map_panel<F: Filter<R, P>, const R: usize, const P: usize>(
@@ -124,11 +124,21 @@ impl Operands for Scaled {
     }
 
     fn multiply(isa: Isa, rows: &[&[f32]], columns: Columns<f32>, c: &mut [f32]) {
-        let pairs = scaled::pairs(rows[0].len());
-        let (numbers, units) = columns.numbers.split_at(pairs * COLUMNS);
-        let b = Columns { numbers: bits(numbers), used: columns.used, ahead: columns.ahead };
-        let tile = Integers::of_scaled(rows, 0..pairs, b, Some(&units[..COLUMNS]));
-        tile::multiply_integers(isa, &tile, c, true);
+        let cut = Cut::of_length(rows[0].len());
+        let (numbers, units) = columns.numbers.split_at(cut.pairs * COLUMNS);
+        let row = |at: usize| rows[at.min(rows.len() - 1)];
+        for chain in 0..cut.chains() {
+            let pairs = cut.range(chain);
+            let a: [&[u32]; ROWS] = std::array::from_fn(|at| &bits(row(at))[pairs.clone()]);
+            let numbers = bits(&numbers[pairs.start * COLUMNS..pairs.end * COLUMNS]);
+            let b = Columns { numbers, used: columns.used, ahead: columns.ahead };
+            let units = Units {
+                rows: std::array::from_fn(|at| row(at)[cut.pairs + chain]),
+                columns: (pairs.end == cut.pairs).then_some(&units[..COLUMNS]),
+            };
+            let tile = Integers { a: Run::of_rows(&a[..rows.len()]), b, next: None };
+            tile::multiply_integers(isa, &tile, units, c, chain == 0);
+        }
     }
 }
 
