@@ -18,6 +18,11 @@ pub const ROUNDED: f32 = 12_582_912.0;
 const LARGEST: f32 = 8191.0;
 /// The length of a chain's integers as a vector: the root of 2^31, less what rounding adds to it, half a unit each.
 const LONGEST: f32 = 46_300.0;
+/// The same of a column whose chains are short: the length of a row is not looked for then, and is at most the root of its count times
+/// its greatest.
+const LONGEST_SHORT: f32 = 16_370.0;
+/// The most pairs of a short chain.
+const SHORT: usize = 128;
 /// Numbers less than this count as zeros: the inverse of their unit would be infinite.
 const LEAST: f32 = 1e-30;
 /// The same for columns, whose squares must not vanish.
@@ -75,7 +80,7 @@ fn scale_row_inner<const FUSED: bool>(values: &[f32], out: &mut [Slot]) {
     let (pairs, units) = out.split_at_mut(pairs);
     let chains = values.chunks(2 * chain).zip(pairs.chunks_mut(chain));
     for ((values, pairs), out) in chains.zip(units) {
-        let unit = unit(values);
+        let unit = unit(values, chain);
         let factor = factor(unit);
         for (out, value) in halves(pairs).iter_mut().zip(values) {
             out.write(rounded(*value, factor));
@@ -84,14 +89,17 @@ fn scale_row_inner<const FUSED: bool>(values: &[f32], out: &mut [Slot]) {
     }
 }
 
-/// The unit of a chain of a row.
+/// The unit of a chain of a row, where chains have up to `chain` pairs.
 #[inline(always)]
-pub fn unit(values: &[f32]) -> f32 {
+pub fn unit(values: &[f32], chain: usize) -> f32 {
     // Magnitudes are in the order of their bits, of which the compiler takes the maximum by vectors.
     let greatest = values.iter().fold(0, |greatest, value| greatest.max(value.abs().to_bits()));
     let greatest = f32::from_bits(greatest);
     if greatest < LEAST {
         return 0.0;
+    }
+    if chain <= SHORT {
+        return greatest / LARGEST;
     }
     // Of what are at most ones, or squares could be infinite.
     let inverse = 1.0 / greatest;
@@ -158,7 +166,7 @@ fn find_units_inner<const FUSED: bool>(values: &[f32], units: &mut [f32]) {
             // Squares may be infinite: a vector is not longer than the root of its count times its greatest.
             _ => {
                 let length = longest.sqrt().min(greatest * ((2 * chain) as f32).sqrt());
-                (greatest / LARGEST).max(length / LONGEST)
+                (greatest / LARGEST).max(length / if chain <= SHORT { LONGEST_SHORT } else { LONGEST })
             }
         };
     }
@@ -293,7 +301,13 @@ mod tests {
     /// Rows and columns that are alike have the greatest sums: all of a chain as large as the largest, some, one, or random ones.
     #[test]
     fn no_chain_of_products_overflows_and_none_is_coarse() {
-        let inputs = 2 * CHAIN;
+        for pairs in [CHAIN, SHORT, SHORT + 1] {
+            sums_fit(pairs);
+        }
+    }
+
+    fn sums_fit(pairs: usize) {
+        let inputs = 2 * pairs;
         let alike = |many: f32, ones: usize| {
             let mut row = vec![many; inputs];
             row[..ones].fill(1.0);
@@ -310,7 +324,7 @@ mod tests {
                 let mut units = [0.0; COLUMNS];
                 find_units(isa, &column, &mut units);
                 let scaled = scaled(isa, &row);
-                let left: Vec<i64> = integers(bits(&scaled[..CHAIN])).collect();
+                let left: Vec<i64> = integers(bits(&scaled[..pairs])).collect();
                 let right = row.iter().map(|value| (value / units[0]).round() as i64);
                 let sum: i64 = left.iter().zip(right).map(|(left, right)| left * right).sum();
                 assert!(sum <= i64::from(i32::MAX), "{isa:?}: {sum}");

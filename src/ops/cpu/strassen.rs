@@ -54,13 +54,16 @@ const NEXT: [usize; 2] = [0, 4];
 
 /// Whether seven multiplications repay for pictures of `rows` rows. That depends on nothing else, such as how many pictures there are.
 pub fn repays(rows: usize, weight: &Weight) -> bool {
-    let cut = Cut::of(weight.depth() / 2);
-    let (even_chains, half) =
-        (cut.pairs == cut.chains() * cut.chain && cut.chain.is_multiple_of(2), cut.chain / 2);
-    (rows >= FEWEST_ROWS && rows.is_multiple_of(2))
-        && (weight.panels() >= FEWEST_PANELS && weight.panels().is_multiple_of(2))
-        && weight.used(weight.panels() - 1) == COLUMNS
-        && (even_chains && half >= FEWEST_PAIRS && half.is_multiple_of(LANES / 2))
+    rows >= FEWEST_ROWS && rows.is_multiple_of(2) && fits(weight.depth(), weight.outputs())
+}
+
+/// Whether a weight has halves that repay it.
+pub fn fits(inputs: usize, outputs: usize) -> bool {
+    let (cut, panels) = (Cut::of(inputs / 2), outputs / COLUMNS);
+    let half = cut.chain / 2;
+    (inputs.is_multiple_of(2) && cut.pairs == cut.chains() * cut.chain && cut.chain.is_multiple_of(2))
+        && (half >= FEWEST_PAIRS && half.is_multiple_of(LANES / 2))
+        && (panels >= FEWEST_PANELS && outputs.is_multiple_of(2 * COLUMNS))
 }
 
 /// `data` `[rows, depth]` times `weight`, plus `finish`: `[rows, width]`.
@@ -130,10 +133,12 @@ impl Product<'_> {
         scratch::with([SUMS * half, 4 * ROWS * COLUMNS, waiting], |[room, tile, waiting]| {
             for chain in 0..chains {
                 let right = self.right(two, chain, bits_mut(room));
-                for (at, first) in pairs.clone().step_by(ROWS).enumerate() {
+                for first in pairs.clone().step_by(ROWS) {
                     let rows = first..pairs.end.min(first + ROWS);
                     let tile = &mut bits_mut(tile)[..4 * rows.len() * COLUMNS];
-                    let right = Right { chain, factors: &right, next: self.next(two, chain, at) };
+                    // Tiles behind this one.
+                    let left = (pairs.end - first - 1) / ROWS;
+                    let right = Right { chain, factors: &right, next: self.next(two, chain, left) };
                     self.add_terms(&rows, &right, tile);
                     let place = if chains == 1 { 0 } else { 4 * (first - pairs.start) * COLUMNS };
                     let waiting = &mut waiting[place..][..tile.len()];
@@ -179,7 +184,7 @@ impl Product<'_> {
         [quarters[0], sum(0), sum(1), sum(2), quarters[2], quarters[3], sum(3)]
     }
 
-    /// What is fetched during two of a tile's terms: columns that come next.
+    /// What is fetched during two of a tile's terms: columns that come next, in the last tiles, or they would have left the cache.
     fn next(&self, two: usize, chain: usize, tile: usize) -> [Option<&[u32]>; 2] {
         let (two, chain) = if chain + 1 < self.cut.chains() { (two, chain + 1) } else { (two + 1, 0) };
         let length = self.cut.chain * COLUMNS;
@@ -256,7 +261,7 @@ fn scale_two_rows_inner<const FUSED: bool>(rows: &[f32], cut: Cut, out: &mut [Sl
     for (((even, odd), factors), out) in
         chains.zip(factors.chunks_exact_mut(TERMS * cut.chain / 2)).zip(units)
     {
-        let unit = greater(unit(even), unit(odd));
+        let unit = greater(unit(even, cut.chain), unit(odd, cut.chain));
         let factor = factor(unit);
         let factors = halves(factors);
         for at in (0..cut.chain).step_by(LANES) {
@@ -356,7 +361,7 @@ mod tests {
                 let sum = (0..2).fold(0.0, |sum, chain| {
                     let pairs = cut.range(chain);
                     let part = |row: usize| &data[row * depth + 2 * pairs.start..row * depth + 2 * pairs.end];
-                    let unit = greater(unit(part(row)), unit(part(row ^ 1)));
+                    let unit = greater(unit(part(row), cut.chain), unit(part(row ^ 1), cut.chain));
                     let pairs = &panel.pairs[pairs.start * COLUMNS..pairs.end * COLUMNS];
                     sum + exact_sum(part(row), unit, pairs, column % COLUMNS) * unit
                 });

@@ -3,6 +3,7 @@
 use super::isa::{Isa, vectorised};
 use super::lines::{Lines, Plain};
 use super::scaled::{scale_panels, widen_integers};
+use super::strassen;
 use super::tile::COLUMNS;
 use super::winograd::Tiles;
 use half::{bf16, f16};
@@ -148,6 +149,11 @@ impl Weight {
         if self.gated { COLUMNS } else { COLUMNS.min(self.outputs - panel * COLUMNS) }
     }
 
+    /// Columns, gates counted.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
     /// Whether half of the outputs gate the other half.
     pub fn is_gated(&self) -> bool {
         self.gated
@@ -208,9 +214,14 @@ impl Weight {
 }
 
 /// Whether weights in bf16 become integers: those of linear maps, where the processor multiplies integers faster than what else it
-/// could make of pairs.
-fn become_integers(isa: Isa, order: Order) -> bool {
-    isa != Isa::Portable && order.taps == 1 && order.inputs.is_multiple_of(2)
+/// could make of pairs. Where it multiplies pairs as fast, that takes seven products for eight, or depths that outweigh scaling rows.
+fn become_integers(isa: Isa, Order { inputs, outputs, taps, .. }: Order) -> bool {
+    let faster = match isa {
+        Isa::Portable => false,
+        Isa::Avx512Bf16 => strassen::fits(inputs, outputs),
+        Isa::Avx512 | Isa::Avx2 => true,
+    };
+    faster && taps == 1 && inputs.is_multiple_of(2)
 }
 
 /// Pairs of bf16 as integers. Two panels side by side have the same units, so that their integers may be added.

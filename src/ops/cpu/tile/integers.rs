@@ -275,15 +275,16 @@ unsafe fn part<S: Sums, const R: usize>(
     let starts: [*const u32; R] = from_fn(|row| tile.a.starts[first + row]);
     let mut b = tile.b.numbers.as_ptr().wrapping_add(column);
     let ahead = tile.b.ahead * COLUMNS;
-    let (mut next, step) = tile.next.map_or((b, 0), |next| (next.as_ptr(), LINE));
+    let (mut next, step) = tile.next.map_or((b.wrapping_add(ahead), COLUMNS), |next| (next.as_ptr(), LINE));
     // SAFETY: each row has `length` pairs side by side, b 32 for each of them, and so has the result.
     unsafe {
         let mut sums = [[S::zeros(); 2]; R];
         for at in 0..tile.a.length {
-            for line in (0..2 * S::LANES).step_by(LINE) {
-                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(ahead + line).cast());
-            }
             _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            // Two registers may be two lines.
+            if 2 * S::LANES > LINE {
+                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(ahead + LINE).cast());
+            }
             let columns = [S::load(b), S::load(b.wrapping_add(S::LANES))];
             for (sums, start) in sums.iter_mut().zip(&starts) {
                 let pair = S::splat(*start.add(at));
