@@ -85,6 +85,24 @@ impl Linear {
         }
     }
 
+    /// What each of several maps without bias makes of `x`, which is read once where they lie on a processor.
+    pub(super) fn forward_each(maps: &[Self], x: &Tensor) -> Result<Vec<Tensor>> {
+        let products: Vec<&Product> = maps.iter().filter_map(Self::on_cpu).collect();
+        if products.len() < maps.len() {
+            return maps.iter().map(|map| map.forward(x)).collect();
+        }
+        let (walk, rows) = rows(x)?;
+        let results = Product::multiply_each(&products, x, walk, rows)?;
+        products.iter().zip(results).map(|(product, result)| tensor(result, shape(product, x)?)).collect()
+    }
+
+    fn on_cpu(&self) -> Option<&Product> {
+        match &self.kind {
+            Kind::Cpu(product) => Some(product),
+            _ => None,
+        }
+    }
+
     /// [`Linear::forward`] plus `residual`, of the result's shape.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.kind {
@@ -140,16 +158,24 @@ fn packed(weight: &Tensor, bias: Option<&Tensor>, gated: bool) -> Result<Product
 }
 
 fn forward(product: &Product, x: &Tensor, added: Added) -> Result<Tensor> {
+    let (walk, rows) = rows(x)?;
+    tensor(product.multiply(x, walk, rows, added)?, shape(product, x)?)
+}
+
+/// How to walk over `[.., L, inputs]`, and how many rows there are.
+fn rows(x: &Tensor) -> Result<(Walk, usize)> {
+    // Rows of a batch are pictures of `L` pixels.
+    let each = if x.rank() > 2 { x.dim(D::Minus2)? } else { 1 };
+    Ok((Walk::matrix(each), x.elem_count() / x.dim(D::Minus1)?))
+}
+
+/// The shape of what `x` becomes.
+fn shape(product: &Product, x: &Tensor) -> Result<Vec<usize>> {
     let mut shape = x.dims().to_vec();
-    let inputs = x.dim(D::Minus1)?;
-    let rows = x.elem_count() / inputs;
     if let Some(last) = shape.last_mut() {
         *last = product.width();
     }
-    // Rows of a batch are pictures, whose rows are `L`.
-    let each = if x.rank() > 2 { x.dim(D::Minus2)? } else { 1 };
-    let values = product.multiply(x, Walk::matrix(each), rows, added)?;
-    tensor(values, shape)
+    Ok(shape)
 }
 
 #[cfg(test)]

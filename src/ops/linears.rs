@@ -38,7 +38,7 @@ impl Linears {
     /// What each map makes of `[B, L, inputs]`: `[B, L, outputs]`, on a GPU side by side in memory.
     pub fn forward(&self, x: &Tensor) -> Result<Vec<Tensor>> {
         match &self.kind {
-            Kind::Apart(maps) => maps.iter().map(|map| map.forward(x)).collect(),
+            Kind::Apart(maps) => Linear::forward_each(maps, x),
             #[cfg(feature = "cuda")]
             Kind::Joined(linear) => self.split(&linear.forward(x, None)?),
         }

@@ -3,12 +3,12 @@
 use super::cpu::finish::Finish;
 use super::cpu::isa::Isa;
 use super::cpu::patches::{Patches, Walk};
-use super::cpu::product::{Prepared, multiply};
+use super::cpu::product::{Prepared, multiply, multiply_each};
 use super::cpu::tile::COLUMNS;
 use super::cpu::weight::{Order, Weight};
 use super::host::{pack, plain, read, vector};
 use crate::error::Result;
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 
 /// A weight in the order of the kernels, and the bias in the order of its columns.
 #[derive(Debug, Clone)]
@@ -53,6 +53,16 @@ impl Product {
         let add = residual.as_ref().map(|numbers| numbers.slice()).transpose()?;
         let finish = Finish { bias, bias_rows, add };
         Ok(multiply(Isa::current(), &patches, &self.weight, finish, rows))
+    }
+
+    /// `x` `[B, .., inputs]`, walked over, times the weights of all `products`, which have no bias.
+    pub fn multiply_each(products: &[&Self], x: &Tensor, walk: Walk, rows: usize) -> Result<Vec<Vec<f32>>> {
+        let x = plain(x)?;
+        let numbers = read(&x);
+        let channels = x.dim(D::Minus1)?;
+        let patches = Patches { data: numbers.slice()?, channels, walk };
+        let weights: Vec<&Weight> = products.iter().map(|product| &product.weight).collect();
+        Ok(multiply_each(Isa::current(), &patches, &weights, rows))
     }
 
     /// The weight, prepared for parts of what `whole` walks over.

@@ -20,15 +20,13 @@ pub fn take(isa: Isa, walk: &Walk, weight: &Weight) -> bool {
     isa != Isa::Portable && walk.is_plain() && weight.scaled(0).is_some()
 }
 
-/// `data` `[rows, depth]` times `weight`, plus `finish`: `[rows, width]`.
+/// Rows as [`scaled_rows`] makes them times `weight`, plus `finish`: `[rows, width]`.
 ///
 /// # Panics
 /// If the weight is not integers.
-pub fn multiply(isa: Isa, data: &[f32], weight: &Weight, finish: Finish) -> Vec<f32> {
-    let depth = weight.depth();
-    let rows = data.len() / depth;
-    let left = scaled_rows(isa, data, depth);
-    let product = Product { isa, left: &left, weight, finish };
+pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<f32> {
+    let rows = left.len() / Cut::of(weight.depth() / 2).length();
+    let product = Product { isa, left, weight, finish };
     let write = |out: &mut [Slot]| {
         let out = Shared::new(out);
         let tasks = tasks(rows, weight.panels());
@@ -39,7 +37,7 @@ pub fn multiply(isa: Isa, data: &[f32], weight: &Weight, finish: Finish) -> Vec<
 }
 
 /// Rows of `depth` numbers, each as [`scale_row`] makes it.
-fn scaled_rows(isa: Isa, data: &[f32], depth: usize) -> Vec<f32> {
+pub fn scaled_rows(isa: Isa, data: &[f32], depth: usize) -> Vec<f32> {
     let length = Cut::of(depth / 2).length();
     let scale = |out: &mut [Slot]| {
         let chunks = data.par_chunks(SCALED_ROWS * depth).zip(out.par_chunks_mut(SCALED_ROWS * length));

@@ -80,6 +80,23 @@ fn check(patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) {
     assert!(finish.bias.is_none_or(|bias| bias.len() == biases), "each group of rows has its bias");
 }
 
+/// The products of what `patches` are with each of `weights`: what they become on their way in, they become once.
+///
+/// # Panics
+/// If the operands do not fit together.
+pub fn multiply_each(isa: Isa, patches: &Patches<f32>, weights: &[&Weight], rows: usize) -> Vec<Vec<f32>> {
+    let mut left = Left::Floats;
+    let products = weights.iter().map(|weight| {
+        check(patches, weight, Finish::default(), rows);
+        let kind = Kind::of(isa, patches, weight);
+        if left.kind() != kind {
+            left = Left::new(isa, kind, patches);
+        }
+        left.multiply(isa, patches, weight, Finish::default(), rows)
+    });
+    products.collect()
+}
+
 fn multiply_directly(
     isa: Isa,
     patches: &Patches<f32>,
@@ -87,19 +104,77 @@ fn multiply_directly(
     finish: Finish,
     rows: usize,
 ) -> Vec<f32> {
-    let Patches { data, channels, walk } = *patches;
-    if integers::take(isa, &walk, weight) {
-        if strassen::repays(walk.out.0 * walk.out.1, weight) {
-            return strassen::multiply(isa, data, weight, finish);
+    let kind = Kind::of(isa, patches, weight);
+    Left::new(isa, kind, patches).multiply(isa, patches, weight, finish, rows)
+}
+
+/// The kind of numbers that are multiplied, and how.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Floats,
+    Pairs,
+    Integers,
+    /// Integers by seven products for eight.
+    Seven,
+}
+
+impl Kind {
+    fn of(isa: Isa, Patches { channels, walk, .. }: &Patches<f32>, weight: &Weight) -> Self {
+        if integers::take(isa, walk, weight) {
+            let seven = strassen::repays(walk.out.0 * walk.out.1, weight);
+            return if seven { Self::Seven } else { Self::Integers };
         }
-        return integers::multiply(isa, data, weight, finish);
+        let pairs = multiplies_pairs(isa, weight) && channels.is_multiple_of(2);
+        if pairs { Self::Pairs } else { Self::Floats }
     }
-    if multiplies_pairs(isa, weight) && channels.is_multiple_of(2) {
-        let pairs = pairs(isa, data);
-        let patches = Patches { data: &pairs, channels: channels / 2, walk };
-        return Product { isa, patches, weight, finish }.compute(rows);
+}
+
+/// What is multiplied by weights of some kind, made of patches.
+enum Left {
+    Floats,
+    Pairs(Vec<u32>),
+    Integers(Vec<f32>),
+    Seven(Vec<f32>),
+}
+
+impl Left {
+    fn new(isa: Isa, kind: Kind, patches: &Patches<f32>) -> Self {
+        match kind {
+            Kind::Floats => Self::Floats,
+            Kind::Pairs => Self::Pairs(pairs(isa, patches.data)),
+            Kind::Integers => Self::Integers(integers::scaled_rows(isa, patches.data, patches.channels)),
+            Kind::Seven => Self::Seven(strassen::scaled_rows(isa, patches.data, patches.channels)),
+        }
     }
-    Product { isa, patches: *patches, weight, finish }.compute(rows)
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Floats => Kind::Floats,
+            Self::Pairs(_) => Kind::Pairs,
+            Self::Integers(_) => Kind::Integers,
+            Self::Seven(_) => Kind::Seven,
+        }
+    }
+
+    fn multiply(
+        &self,
+        isa: Isa,
+        patches: &Patches<f32>,
+        weight: &Weight,
+        finish: Finish,
+        rows: usize,
+    ) -> Vec<f32> {
+        let Patches { channels, walk, .. } = *patches;
+        match self {
+            Self::Floats => Product { isa, patches: *patches, weight, finish }.compute(rows),
+            Self::Pairs(pairs) => {
+                let patches = Patches { data: pairs, channels: channels / 2, walk };
+                Product { isa, patches, weight, finish }.compute(rows)
+            }
+            Self::Integers(left) => integers::multiply(isa, left, weight, finish),
+            Self::Seven(left) => strassen::multiply(isa, left, weight, finish),
+        }
+    }
 }
 
 /// All of `data` as pairs of bf16.

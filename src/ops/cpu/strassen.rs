@@ -66,15 +66,14 @@ pub fn fits(inputs: usize, outputs: usize) -> bool {
         && (panels >= FEWEST_PANELS && outputs.is_multiple_of(2 * COLUMNS))
 }
 
-/// `data` `[rows, depth]` times `weight`, plus `finish`: `[rows, width]`.
+/// Rows as [`scaled_rows`] makes them times `weight`, plus `finish`: `[rows, width]`.
 ///
 /// # Panics
 /// If the weight is not integers, or [`repays`] does not hold.
-pub fn multiply(isa: Isa, data: &[f32], weight: &Weight, finish: Finish) -> Vec<f32> {
+pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<f32> {
     let cut = Cut::of(weight.depth() / 2);
-    let pairs = data.len() / (2 * weight.depth());
-    let left = scaled_rows(isa, data, cut);
-    let product = Product { isa, cut, left: &left, weight, finish };
+    let pairs = left.len() / left_length(cut);
+    let product = Product { isa, cut, left, weight, finish };
     let write = |out: &mut [Slot]| {
         let out = Shared::new(out);
         let blocks = pairs.div_ceil(BLOCK).max(1);
@@ -88,9 +87,10 @@ pub fn multiply(isa: Isa, data: &[f32], weight: &Weight, finish: Finish) -> Vec<
     unsafe { filled(2 * pairs * weight.width(), write) }
 }
 
-/// The left factors of all terms, of each pair of rows.
-fn scaled_rows(isa: Isa, data: &[f32], cut: Cut) -> Vec<f32> {
-    let (depth, length) = (4 * cut.pairs, left_length(cut));
+/// The left factors of all terms, of each pair of rows of `depth` numbers.
+pub fn scaled_rows(isa: Isa, data: &[f32], depth: usize) -> Vec<f32> {
+    let cut = Cut::of(depth / 2);
+    let (depth, length) = (2 * depth, left_length(cut));
     let scale = |out: &mut [Slot]| {
         let chunks = data.par_chunks(SCALED * depth).zip(out.par_chunks_mut(SCALED * length));
         chunks.for_each(|(rows, out)| {
@@ -352,7 +352,7 @@ mod tests {
             let order = Order { outputs, inputs: depth, taps: 1, gated: false };
             let weight = Weight::pack(Stored::Bf16(&values), order);
             assert!(repays(rows, &weight));
-            let got = multiply(isa, &data, &weight, Finish::default());
+            let got = multiply(isa, &scaled_rows(isa, &data, depth), &weight, Finish::default());
             let cut = Cut::of(depth / 2);
             assert_eq!(cut.chains(), 2);
             // Some of all halves of tiles and panels.
