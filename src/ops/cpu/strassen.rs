@@ -11,7 +11,7 @@ use super::product::ranges;
 use super::scaled::{Cut, factor, greater, rounded, unit};
 use super::scratch::{self, bits, bits_mut, halves_of, halves_of_mut};
 use super::shared::{Shared, Slot, filled, halves};
-use super::tile::{COLUMNS, Integers, ROWS, Run, Step, add_integers};
+use super::tile::{COLUMNS, Integers, ROWS, Run, Settled, Step, Units, add_integers};
 use super::weight::{ScaledPanel, Weight};
 use rayon::prelude::*;
 use std::array::from_fn;
@@ -30,7 +30,7 @@ const SCALED: usize = 4;
 /// Numbers of 16 bits that are added at once, in registers.
 const LANES: usize = 32;
 /// Right factors that are sums.
-const SUMS: usize = 4;
+const RIGHT_SUMS: usize = 4;
 /// Pieces in which the columns that come next are fetched.
 const PIECES: usize = 8;
 
@@ -39,15 +39,17 @@ type Quarter = (usize, usize);
 
 /// Multiplications.
 const TERMS: usize = 7;
-/// What each term is added to, and what that becomes.
-const STEPS: [&[(Option<Quarter>, Quarter)]; TERMS] = [
-    &[(None, (0, 0))],
-    &[(Some((0, 0)), (0, 1))],
-    &[(Some((0, 1)), (1, 0))],
-    &[(Some((1, 0)), (1, 1)), (Some((0, 1)), (0, 1))],
-    &[(Some((0, 0)), (0, 0))],
-    &[(Some((0, 1)), (0, 1))],
-    &[(Some((1, 0)), (1, 0))],
+/// What a term is added to, the quarter of the result that this becomes, and whether that is complete.
+type Sum = (Option<Quarter>, Quarter, bool);
+/// What becomes of each term.
+const SUMS: [&[Sum]; TERMS] = [
+    &[(None, (0, 0), false)],
+    &[(Some((0, 0)), (0, 1), false)],
+    &[(Some((0, 1)), (1, 0), false)],
+    &[(Some((1, 0)), (1, 1), true), (Some((0, 1)), (0, 1), false)],
+    &[(Some((0, 0)), (0, 0), true)],
+    &[(Some((0, 1)), (0, 1), true)],
+    &[(Some((1, 0)), (1, 0), true)],
 ];
 /// The terms during which columns are fetched.
 const NEXT: [usize; 2] = [0, 4];
@@ -130,7 +132,7 @@ impl Product<'_> {
         let (chains, half) = (self.cut.chains(), self.cut.chain / 2 * COLUMNS);
         // Results wait between two chains; with one, each tile is done with at once.
         let waiting = 4 * COLUMNS * if chains == 1 { ROWS } else { pairs.len() };
-        scratch::with([SUMS * half, 4 * ROWS * COLUMNS, waiting], |[room, tile, waiting]| {
+        scratch::with([RIGHT_SUMS * half, 4 * ROWS * COLUMNS, waiting], |[room, tile, waiting]| {
             for chain in 0..chains {
                 let right = self.right(two, chain, bits_mut(room));
                 for first in pairs.clone().step_by(ROWS) {
@@ -139,14 +141,17 @@ impl Product<'_> {
                     // Tiles behind this one.
                     let left = (pairs.end - first - 1) / ROWS;
                     let right = Right { chain, factors: &right, next: self.next(two, chain, left) };
-                    self.add_terms(&rows, &right, tile);
                     let place = if chains == 1 { 0 } else { 4 * (first - pairs.start) * COLUMNS };
                     let waiting = &mut waiting[place..][..tile.len()];
                     let last = chain + 1 == chains;
-                    let columns = last.then(|| self.panel(2 * two).units);
-                    let units: [f32; ROWS] =
-                        from_fn(|at| self.unit(rows.start + at.min(rows.len() - 1), chain));
-                    settle(self.isa, tile, (&units[..rows.len()], columns), waiting, chain == 0);
+                    let units = Units {
+                        rows: from_fn(|at| self.unit(rows.start + at.min(rows.len() - 1), chain)),
+                        columns: last.then(|| self.panel(2 * two).units),
+                    };
+                    for term in 0..TERMS {
+                        let settled = Settled { units, sums: waiting, fresh: chain == 0 };
+                        self.add_term(term, &rows, &right, (tile, settled));
+                    }
                     for (odd, sums) in
                         waiting.chunks_exact_mut(2 * rows.len() * COLUMNS).enumerate().filter(|_| last)
                     {
@@ -204,46 +209,25 @@ impl Product<'_> {
         &self.left[pair * length..][..length]
     }
 
-    /// The sums of a chain in a tile `[2 panels, rows, 2, 32]`.
-    fn add_terms(&self, rows: &Range<usize>, right: &Right, tile: &mut [u32]) {
+    /// Adds a term to the sums of a tile `[2 panels, rows, 2, 32]`.
+    fn add_term(
+        &self,
+        term: usize,
+        rows: &Range<usize>,
+        right: &Right,
+        (tile, settled): (&mut [u32], Settled),
+    ) {
         let (count, half) = (rows.len(), self.cut.chain / 2);
-        let left: [&[u32]; ROWS] = from_fn(|at| bits(self.left(rows.start + at.min(count - 1))));
-        for (term, steps) in STEPS.iter().enumerate() {
-            let factors = left.map(|left| &left[(right.chain * TERMS + term) * half..][..half]);
-            let next = NEXT.iter().position(|next| *next == term).and_then(|at| right.next[at]);
-            let a = Run::of_rows(&factors[..count]);
-            let place = |(row, panel): Quarter| (2 * panel * count + row) * COLUMNS;
-            let step =
-                |(from, to): &(Option<Quarter>, Quarter)| Step { from: from.map(place), to: place(*to) };
-            let integers = Integers { a, b: right.factors[term].into(), next };
-            match steps {
-                [one, other] => add_integers(self.isa, &integers, count, &[step(one), step(other)], tile),
-                _ => add_integers(self.isa, &integers, count, &[step(&steps[0])], tile),
-            }
-        }
-    }
-}
-
-vectorised!(
-    /// Brings sums of pairs of rows in two panels to f32, in their `units`, and adds them to `sums` unless `fresh`.
-    fn settle(tile: &[u32], units: (&[f32], Option<&[f32]>), sums: &mut [f32], fresh: bool) => settle_inner
-);
-
-#[inline(always)]
-fn settle_inner<const FUSED: bool>(
-    tile: &[u32],
-    (rows, columns): (&[f32], Option<&[f32]>),
-    sums: &mut [f32],
-    fresh: bool,
-) {
-    let (tile, units) = (tile.chunks_exact(COLUMNS), rows.iter().flat_map(|unit| [unit; 2]).cycle());
-    for ((tile, sums), unit) in tile.zip(sums.chunks_exact_mut(COLUMNS)).zip(units) {
-        for (sum, value) in sums.iter_mut().zip(tile) {
-            let value = value.cast_signed() as f32 * unit;
-            *sum = if fresh { value } else { *sum + value };
-        }
-        if let Some(columns) = columns {
-            sums.iter_mut().zip(columns).for_each(|(sum, unit)| *sum *= unit);
+        let from = (right.chain * TERMS + term) * half;
+        let factors: [&[u32]; ROWS] =
+            from_fn(|at| &bits(self.left(rows.start + at.min(count - 1)))[from..from + half]);
+        let next = NEXT.iter().position(|next| *next == term).and_then(|at| right.next[at]);
+        let integers = Integers { a: Run::of_rows(&factors[..count]), b: right.factors[term].into(), next };
+        let place = |(row, panel): Quarter| (2 * panel * count + row) * COLUMNS;
+        let step = |(from, to, last): Sum| Step { from: from.map(place), to: place(to), last };
+        match *SUMS[term] {
+            [one, other] => add_integers(self.isa, &integers, &[step(one), step(other)], tile, settled),
+            ref sums => add_integers(self.isa, &integers, &[step(sums[0])], tile, settled),
         }
     }
 }

@@ -212,24 +212,26 @@ pub fn multiply_integers(isa: Isa, tile: &Integers, units: Units, c: &mut [f32],
     panic!("{rows} rows, fresh: {fresh}: {isa:?} has no products of integers");
 }
 
-/// Adds the sums over the pairs of 16-bit integers of a chain to `rows` rows of what is in `c`, or to nothing, and puts the result
-/// there, too, for each of `steps`; a row of `c` is `2 * COLUMNS` behind the one before. All of it is modulo 2^32.
+/// Adds the sums over the pairs of 16-bit integers of a chain to rows of what is in `c`, or to nothing, for each of `steps`, and puts
+/// the result there, too, or scales it. `c` is `[2, rows, 2, 32]`, of which each step takes `[rows, 32]`; all of it is modulo 2^32.
 ///
 /// # Panics
 /// As [`multiply_integers`].
-pub fn add_integers(isa: Isa, tile: &Integers, rows: usize, steps: &[Step], c: &mut [u32]) {
-    let depth = tile.b.numbers.len() / COLUMNS;
+pub fn add_integers(isa: Isa, tile: &Integers, steps: &[Step], c: &mut [u32], settled: Settled) {
+    let (rows, depth) = (c.len() / (4 * COLUMNS), tile.b.numbers.len() / COLUMNS);
     assert!(
         (1..=ROWS).contains(&rows) && tile.a.rows >= rows && tile.a.length == depth,
         "operands do not fit"
     );
+    assert!(c.len() == 4 * rows * COLUMNS && settled.sums.len() == c.len(), "results do not fit");
     let end = (2 * rows - 1) * COLUMNS;
     assert!(
         steps.iter().all(|step| step.from.unwrap_or(0).max(step.to) + end <= c.len()),
         "steps lie within"
     );
+    assert!(settled.units.columns.is_none_or(|columns| columns.len() == COLUMNS), "columns have units");
     #[cfg(target_arch = "x86_64")]
-    tile.multiply(isa, rows, &mut integers::Added { steps, c });
+    tile.multiply(isa, rows, &mut integers::Added { steps, c, settled });
     #[cfg(not(target_arch = "x86_64"))]
     panic!("{isa:?} has no products of integers");
 }
@@ -241,6 +243,19 @@ pub struct Step {
     pub from: Option<usize>,
     /// Where the result begins.
     pub to: usize,
+    /// Whether it is complete, and scaled.
+    pub last: bool,
+}
+
+/// Where complete sums go.
+#[derive(Debug)]
+pub struct Settled<'a> {
+    /// What units of their rows and columns are.
+    pub units: Units<'a>,
+    /// As long as the sums.
+    pub sums: &'a mut [f32],
+    /// Whether they are not added to what is there.
+    pub fresh: bool,
 }
 
 /// The rows of a tile, whose operands fit together.
@@ -505,8 +520,13 @@ mod tests {
                 let before = whole(4 * rows * COLUMNS, 3);
                 let mut c = before.clone();
                 let (second, third) = (COLUMNS, 2 * rows * COLUMNS);
-                let steps = [Step { from: Some(second), to: third }, Step { from: None, to: second }];
-                add_integers(isa, &tile, rows, &steps, &mut c);
+                let steps = [(Some(second), third, false), (None, second, false), (Some(second), 0, true)];
+                let steps = steps.map(|(from, to, last)| Step { from, to, last });
+                let mut sums = vec![0.5; c.len()];
+                let columns: Vec<f32> = (0..COLUMNS).map(|column| 0.25 + column as f32).collect();
+                let units =
+                    Units { rows: std::array::from_fn(|row| 1.0 + row as f32), columns: Some(&columns) };
+                add_integers(isa, &tile, &steps, &mut c, Settled { units, sums: &mut sums, fresh: false });
                 for (at, got) in c.iter().enumerate() {
                     let (row, place) = (at / (2 * COLUMNS), at % (2 * COLUMNS));
                     let sum = |row: usize| {
@@ -522,6 +542,10 @@ mod tests {
                         _ => before[at],
                     };
                     assert_eq!(*got, want, "{isa:?}: {at} of {rows} rows");
+                    let twice = sum(row % rows).wrapping_mul(2).cast_signed() as f32;
+                    let settled = (0.5 + twice * units.rows[row % rows]) * columns[place % COLUMNS];
+                    let want = if row < rows && place < COLUMNS { settled } else { 0.5 };
+                    assert_eq!(sums[at], want, "{isa:?}: {at} of {rows} rows");
                 }
             }
         }

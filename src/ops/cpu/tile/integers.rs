@@ -1,7 +1,7 @@
 //! Tiles of 16-bit integers in pairs: products are summed in 32 bits, twice as many an instruction as of f32, and the sums brought
 //! to f32 by a scale for each row and each column.
 
-use super::{COLUMNS, Integers, ROWS, Step, Units, halves};
+use super::{COLUMNS, Integers, ROWS, Settled, Step, Units, halves};
 use crate::ops::cpu::isa::Isa;
 use crate::ops::cpu::vector::Vector;
 use std::arch::x86_64::{
@@ -162,40 +162,56 @@ impl Put for Scaled<'_> {
                 // SAFETY: the caller's promise; columns have 32 units.
                 unsafe {
                     let to = c.as_mut_ptr().add((first + row) * COLUMNS + column);
-                    let value = sums.floats().times(Vector::splat(units.rows[first + row]));
-                    let value = if *fresh { value } else { value.plus(Vector::load(to)) };
-                    let value = match units.columns {
-                        Some(units) => value.times(Vector::load(units.as_ptr().add(column))),
-                        None => value,
-                    };
-                    value.store(to);
+                    scale(sums, (units, first + row, column), to, *fresh);
                 }
             }
         });
     }
 }
 
-/// Sums as they are, added by `steps`.
+/// Puts sums of a row, from a column on, in their units, or adds them unless `fresh`.
+#[inline(always)]
+unsafe fn scale<S: Sums>(sums: S, (units, row, column): (&Units, usize, usize), to: *mut f32, fresh: bool) {
+    // SAFETY: the callers' promise.
+    unsafe {
+        let value = sums.floats().times(Vector::splat(units.rows[row]));
+        let value = if fresh { value } else { value.plus(Vector::load(to)) };
+        let value = match units.columns {
+            Some(units) => value.times(Vector::load(units.as_ptr().add(column))),
+            None => value,
+        };
+        value.store(to);
+    }
+}
+
+/// Sums as they are, added by `steps`, until they are complete.
 pub(super) struct Added<'a> {
     pub steps: &'a [Step],
     pub c: &'a mut [u32],
+    pub settled: Settled<'a>,
 }
 
 impl Put for Added<'_> {
     #[inline(always)]
     unsafe fn put<S: Sums, const R: usize>(&mut self, sums: [[S; 2]; R], (first, column): (usize, usize)) {
-        for Step { from, to } in self.steps {
+        let Settled { units, sums: settled, fresh } = &mut self.settled;
+        for Step { from, to, last } in self.steps {
             unrolled!(R, row => {
                 for (half, sums) in sums[row].into_iter().enumerate() {
-                    let at = (first + row) * 2 * COLUMNS + column + half * S::LANES;
-                    // SAFETY: the caller's promise.
+                    let column = column + half * S::LANES;
+                    let at = (first + row) * 2 * COLUMNS + column;
+                    // SAFETY: the caller's promise; what is settled is as long.
                     unsafe {
                         let c = self.c.as_mut_ptr().add(at);
                         let value = match from {
                             Some(from) => sums.plus(S::load(c.add(*from))),
                             None => sums,
                         };
-                        value.store(c.add(*to));
+                        if *last {
+                            scale(value, (units, first + row, column), settled.as_mut_ptr().add(at + to), *fresh);
+                        } else {
+                            value.store(c.add(*to));
+                        }
                     }
                 }
             });
