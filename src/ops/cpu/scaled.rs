@@ -14,14 +14,13 @@ use std::ops::Range;
 
 /// A number plus this has itself, rounded to the nearest integer, in its lower half.
 pub const ROUNDED: f32 = 12_582_912.0;
-/// The largest integer of a row or column: four of them together still have 16 bits.
-const LARGEST: f32 = 8191.0;
+/// The largest integer of a row, and of a column that may be added to others: four of them together still have 16 bits.
+pub const LARGEST: f32 = 8191.0;
+/// The largest integer of a column that is not added to others.
+pub const LARGEST_ALONE: f32 = 32767.0;
 /// The length of a chain's integers as a vector: the root of 2^31, less what rounding adds to it, half a unit each.
 const LONGEST: f32 = 46_300.0;
-/// The same of a column whose chains are short: the length of a row is not looked for then, and is at most the root of its count times
-/// its greatest.
-const LONGEST_SHORT: f32 = 16_370.0;
-/// The most pairs of a short chain.
+/// The most pairs of a short chain: the length of such a row is not looked for, but at most the root of its count times [`LARGEST`].
 const SHORT: usize = 128;
 /// Numbers less than this count as zeros: the inverse of their unit would be infinite.
 const LEAST: f32 = 1e-30;
@@ -137,12 +136,12 @@ pub fn rounded(value: f32, factor: f32) -> u16 {
 }
 
 vectorised!(
-    /// What a unit of each column of `[inputs, 32]` is.
-    pub fn find_units(values: &[f32], units: &mut [f32]) => find_units_inner
+    /// What a unit of each column of `[inputs, 32]` is, with integers up to `largest`.
+    pub fn find_units(values: &[f32], largest: f32, units: &mut [f32]) => find_units_inner
 );
 
 #[inline(always)]
-fn find_units_inner<const FUSED: bool>(values: &[f32], units: &mut [f32]) {
+fn find_units_inner<const FUSED: bool>(values: &[f32], largest: f32, units: &mut [f32]) {
     // Magnitudes are in the order of their bits.
     let (mut greatest, mut longest) = ([0; COLUMNS], [0f32; COLUMNS]);
     let Cut { chain, .. } = Cut::of(values.len() / (2 * COLUMNS));
@@ -166,10 +165,20 @@ fn find_units_inner<const FUSED: bool>(values: &[f32], units: &mut [f32]) {
             // Squares may be infinite: a vector is not longer than the root of its count times its greatest.
             _ => {
                 let length = longest.sqrt().min(greatest * ((2 * chain) as f32).sqrt());
-                (greatest / LARGEST).max(length / if chain <= SHORT { LONGEST_SHORT } else { LONGEST })
+                (greatest / largest).max(length / longest_column(chain))
             }
         };
     }
+}
+
+/// The length of a column's integers as a vector, where chains have up to `chain` pairs.
+fn longest_column(chain: usize) -> f32 {
+    if chain > SHORT {
+        return LONGEST;
+    }
+    let root = ((2 * chain) as f32).sqrt();
+    // Less what rounding adds to it, and a thousandth for the roundings of all this.
+    0.999 * (2f32.powi(31) / (LARGEST * root) - 0.5 * root)
 }
 
 /// The inverses of units, zero for none.
@@ -183,7 +192,7 @@ pub fn scale_panels(isa: Isa, panels: &mut [u32], length: usize, units: &mut [f3
     scratch::with([2 * length], |[wide]| {
         for (panel, units) in panels.chunks_exact(length).zip(units.chunks_exact_mut(COLUMNS)) {
             widen(isa, panel, wide);
-            find_units(isa, wide, units);
+            find_units(isa, wide, LARGEST, units);
         }
     });
     share_units(units);
@@ -290,7 +299,7 @@ mod tests {
                 let mut column = vec![1.0; 32 * COLUMNS];
                 column[7 * COLUMNS + 3] = odd;
                 let mut units = [0.0; 2 * COLUMNS];
-                find_units(isa, &column, &mut units[..COLUMNS]);
+                find_units(isa, &column, LARGEST, &mut units[..COLUMNS]);
                 assert!(!units[3].is_finite() && units[4].is_finite(), "{isa:?}: {odd}");
                 share_units(&mut units);
                 assert!(!units[COLUMNS + 3].is_finite() && units[COLUMNS + 4] == units[4], "{isa:?}: {odd}");
@@ -301,7 +310,7 @@ mod tests {
     /// Rows and columns that are alike have the greatest sums: all of a chain as large as the largest, some, one, or random ones.
     #[test]
     fn no_chain_of_products_overflows_and_none_is_coarse() {
-        for pairs in [CHAIN, SHORT, SHORT + 1] {
+        for pairs in [CHAIN, SHORT, SHORT + 1, 64] {
             sums_fit(pairs);
         }
     }
@@ -322,7 +331,7 @@ mod tests {
                 let row: Vec<f32> = row;
                 let column: Vec<f32> = row.iter().flat_map(|value| [*value; COLUMNS]).collect();
                 let mut units = [0.0; COLUMNS];
-                find_units(isa, &column, &mut units);
+                find_units(isa, &column, LARGEST_ALONE, &mut units);
                 let scaled = scaled(isa, &row);
                 let left: Vec<i64> = integers(bits(&scaled[..pairs])).collect();
                 let right = row.iter().map(|value| (value / units[0]).round() as i64);

@@ -2,7 +2,7 @@
 //! multiplies twice as many at once.
 
 use super::super::isa::Isa;
-use super::super::scaled::{self, Cut, find_units, scale_row};
+use super::super::scaled::{self, Cut, LARGEST_ALONE, find_units, scale_row};
 use super::super::scratch::{self, bits, bits_mut};
 use super::super::shared::slots;
 use super::super::tile::{self, COLUMNS, Columns, Integers, ROWS, Run, Units};
@@ -150,7 +150,7 @@ fn all_units<F: Filter<R, P>, const R: usize, const P: usize>(isa: Isa, weight: 
         for (panel, units) in units.chunks_exact_mut(P * P * COLUMNS).enumerate() {
             points::map_taps::<F, R, P>(isa, weight.panel(isa, panel, 0..weight.depth(), wide), points);
             for (points, units) in points.chunks_exact(each).zip(units.chunks_exact_mut(COLUMNS)) {
-                find_units(isa, points, units);
+                find_units(isa, points, LARGEST_ALONE, units);
             }
         }
     });
