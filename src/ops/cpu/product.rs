@@ -34,7 +34,10 @@ pub fn multiply(isa: Isa, patches: &Patches<f32>, weight: &Weight, finish: Finis
     check(patches, weight, finish, rows);
     match Tiles::of(isa, &patches.walk, weight) {
         Some(tiles) => Filtered::once(isa, tiles, weight).convolve(patches, finish, rows),
-        None => multiply_directly(isa, patches, weight, finish, rows),
+        None => {
+            let kind = Kind::of(isa, &patches.walk, weight);
+            Left::new(isa, kind, patches).multiply(isa, patches, (weight, finish), rows)
+        }
     }
 }
 
@@ -45,13 +48,15 @@ pub struct Prepared<'a> {
     isa: Isa,
     weight: &'a Weight,
     filtered: Option<Filtered<'a>>,
+    /// How it is multiplied unless filtered.
+    kind: Kind,
 }
 
 impl<'a> Prepared<'a> {
     /// Prepares `weight` for parts of what `whole` walks over.
     pub fn new(isa: Isa, weight: &'a Weight, whole: &Walk) -> Self {
         let filtered = Tiles::of(isa, whole, weight).map(|tiles| Filtered::often(isa, tiles, weight));
-        Self { isa, weight, filtered }
+        Self { isa, weight, filtered, kind: Kind::of(isa, whole, weight) }
     }
 
     /// [`multiply`] for a part that begins a multiple of four lines below the top of the whole.
@@ -62,14 +67,12 @@ impl<'a> Prepared<'a> {
         check(patches, self.weight, finish, rows);
         match &self.filtered {
             Some(filtered) => filtered.convolve(patches, finish, rows),
-            None => multiply_directly(self.isa, patches, self.weight, finish, rows),
+            None => {
+                let left = Left::new(self.isa, self.kind, patches);
+                left.multiply(self.isa, patches, (self.weight, finish), rows)
+            }
         }
     }
-}
-
-/// Whether products with `weight` are dot products of bf16 pairs, if the channels come in pairs.
-fn multiplies_pairs(isa: Isa, weight: &Weight) -> bool {
-    isa == Isa::Avx512Bf16 && weight.has_pairs()
 }
 
 fn check(patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) {
@@ -88,28 +91,17 @@ pub fn multiply_each(isa: Isa, patches: &Patches<f32>, weights: &[&Weight], rows
     let mut left = Left::Floats;
     let products = weights.iter().map(|weight| {
         check(patches, weight, Finish::default(), rows);
-        let kind = Kind::of(isa, patches, weight);
+        let kind = Kind::of(isa, &patches.walk, weight);
         if left.kind() != kind {
             left = Left::new(isa, kind, patches);
         }
-        left.multiply(isa, patches, weight, Finish::default(), rows)
+        left.multiply(isa, patches, (weight, Finish::default()), rows)
     });
     products.collect()
 }
 
-fn multiply_directly(
-    isa: Isa,
-    patches: &Patches<f32>,
-    weight: &Weight,
-    finish: Finish,
-    rows: usize,
-) -> Vec<f32> {
-    let kind = Kind::of(isa, patches, weight);
-    Left::new(isa, kind, patches).multiply(isa, patches, weight, finish, rows)
-}
-
 /// The kind of numbers that are multiplied, and how.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Floats,
     Pairs,
@@ -119,12 +111,14 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(isa: Isa, Patches { channels, walk, .. }: &Patches<f32>, weight: &Weight) -> Self {
+    /// For products of `weight` with what `walk` reads.
+    fn of(isa: Isa, walk: &Walk, weight: &Weight) -> Self {
         if integers::take(isa, walk, weight) {
             let seven = strassen::repays(walk.out.0 * walk.out.1, weight);
             return if seven { Self::Seven } else { Self::Integers };
         }
-        let pairs = multiplies_pairs(isa, weight) && channels.is_multiple_of(2);
+        let channels = weight.depth() / (walk.kernel * walk.kernel);
+        let pairs = isa == Isa::Avx512Bf16 && weight.has_pairs() && channels.is_multiple_of(2);
         if pairs { Self::Pairs } else { Self::Floats }
     }
 }
@@ -160,8 +154,7 @@ impl Left {
         &self,
         isa: Isa,
         patches: &Patches<f32>,
-        weight: &Weight,
-        finish: Finish,
+        (weight, finish): (&Weight, Finish),
         rows: usize,
     ) -> Vec<f32> {
         let Patches { channels, walk, .. } = *patches;
@@ -315,5 +308,36 @@ impl<T: Operand> Product<'_, T> {
             (first, runs)
         };
         rows.clone().step_by(ROWS).map(tile).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::isa::forced::each;
+    use super::super::weight::{Order, Stored};
+    use super::*;
+    use crate::ops::testing::numbers;
+    use half::bf16;
+
+    #[test]
+    fn parts_too_low_for_seven_products_become_what_the_whole_does() {
+        let (inputs, outputs) = (512, 256);
+        let values: Vec<bf16> = numbers(inputs * outputs, 1).into_iter().map(bf16::from_f32).collect();
+        let walk = |lines| {
+            let size = (lines, 16);
+            Walk { stored: size, seen: size, out: size, kernel: 1, stride: 1, before: 0 }
+        };
+        let (whole, part) = (walk(16), walk(4));
+        let data = numbers(16 * 16 * inputs, 2);
+        each(|isa| {
+            let order = Order { outputs, inputs, taps: 1, gated: false };
+            let weight = Weight::pack(Stored::Bf16(&values), order);
+            let patches = |data, walk| Patches { data, channels: inputs, walk };
+            let want = multiply(isa, &patches(&data, whole), &weight, Finish::default(), 16 * 16);
+            let prepared = Prepared::new(isa, &weight, &whole);
+            let parts = data.chunks(4 * 16 * inputs);
+            let got = parts.map(|data| prepared.multiply(&patches(data, part), Finish::default(), 4 * 16));
+            assert!(got.flatten().eq(want), "{isa:?}: bits differ");
+        });
     }
 }
