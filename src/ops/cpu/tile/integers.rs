@@ -38,6 +38,7 @@ pub(super) trait Sums: Copy {
     const LANES: usize = Self::Floats::LANES;
     /// The most rows of a tile whose sums stay in registers, for two of these a row.
     const ROWS: usize;
+
     unsafe fn zeros() -> Self;
 
     /// The same pair in each lane.
