@@ -4,16 +4,13 @@ use super::finish::{Finish, Place};
 use super::isa::Isa;
 use super::patches::Walk;
 use super::product::tasks;
-use super::scaled::{Cut, scale_row};
-use super::scratch::{self, bits};
+use super::scaled::{Cut, multiply_chain, scale_row, scaled_pieces};
+use super::scratch;
 use super::shared::{Shared, Slot, filled};
-use super::tile::{COLUMNS, Columns, Integers, ROWS, Run, Units, multiply_integers};
+use super::tile::{COLUMNS, Columns, ROWS};
 use super::weight::Weight;
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// Rows that are scaled at once.
-const SCALED_ROWS: usize = 8;
 
 /// Whether products of rows that `walk` reads with `weight` are products of integers.
 pub fn take(isa: Isa, walk: &Walk, weight: &Weight) -> bool {
@@ -39,15 +36,8 @@ pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<
 /// Rows of `depth` numbers, each as [`scale_row`] makes it.
 pub fn scaled_rows(isa: Isa, data: &[f32], depth: usize) -> Vec<f32> {
     let length = Cut::of(depth / 2).length();
-    let scale = |out: &mut [Slot]| {
-        let chunks = data.par_chunks(SCALED_ROWS * depth).zip(out.par_chunks_mut(SCALED_ROWS * length));
-        chunks.for_each(|(rows, out)| {
-            let rows = rows.chunks_exact(depth).zip(out.chunks_exact_mut(length));
-            rows.for_each(|(row, out)| scale_row(isa, row, out));
-        });
-    };
     // SAFETY: every row is scaled, and its units are written.
-    unsafe { filled(data.len() / depth * length, scale) }
+    unsafe { scaled_pieces(data, depth, length, |row, out| scale_row(isa, row, out)) }
 }
 
 struct Product<'a> {
@@ -86,18 +76,13 @@ impl Product<'_> {
 
     /// Adds the products over a chain to the sums of a tile's rows, and scales them at the end.
     fn multiply(&self, tile: &Range<usize>, panel: usize, chain: usize, sums: &mut [f32]) {
-        let cut = Cut::of(self.weight.depth() / 2);
-        let pairs = cut.range(chain);
-        let (mut a, mut rows) = ([&bits(self.left)[..0]; ROWS], [0.0; ROWS]);
-        for (row, (a, unit)) in tile.clone().zip(a.iter_mut().zip(&mut rows)) {
-            let row = &self.left[row * cut.length()..][..cut.length()];
-            (*a, *unit) = (&bits(row)[pairs.clone()], row[cut.pairs + chain]);
+        let length = Cut::of(self.weight.depth() / 2).length();
+        let mut rows = [&self.left[..0]; ROWS];
+        for (row, at) in rows.iter_mut().zip(tile.clone()) {
+            *row = &self.left[at * length..][..length];
         }
         let right = self.weight.scaled(panel).expect("the weight is integers");
-        let numbers = &right.pairs[pairs.start * COLUMNS..pairs.end * COLUMNS];
-        let b = Columns { used: self.weight.used(panel), ..numbers.into() };
-        let units = Units { rows, columns: (pairs.end == cut.pairs).then_some(right.units) };
-        let tile = Integers { a: Run::of_rows(&a[..tile.len()]), b, next: None };
-        multiply_integers(self.isa, &tile, units, sums, pairs.start == 0);
+        let columns = Columns { used: self.weight.used(panel), ..right.pairs.into() };
+        multiply_chain(self.isa, &rows[..tile.len()], (columns, right.units), chain, sums);
     }
 }

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// The most depth summed in registers: with it a panel stays in the second-level cache.
-pub const DEPTH: usize = 768;
+const DEPTH: usize = 768;
 /// The most rows that a task computes: what they read stays in the second-level cache, and a panel is widened once for
 /// all of them.
 const BLOCK_ROWS: usize = 22 * ROWS;
@@ -88,14 +88,14 @@ fn check(patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) {
 /// # Panics
 /// If the operands do not fit together.
 pub fn multiply_each(isa: Isa, patches: &Patches<f32>, weights: &[&Weight], rows: usize) -> Vec<Vec<f32>> {
-    let mut left = Left::Floats;
+    let mut made = (Kind::Floats, Left::Floats);
     let products = weights.iter().map(|weight| {
         check(patches, weight, Finish::default(), rows);
         let kind = Kind::of(isa, &patches.walk, weight);
-        if left.kind() != kind {
-            left = Left::new(isa, kind, patches);
+        if made.0 != kind {
+            made = (kind, Left::new(isa, kind, patches));
         }
-        left.multiply(isa, patches, (weight, Finish::default()), rows)
+        made.1.multiply(isa, patches, (weight, Finish::default()), rows)
     });
     products.collect()
 }
@@ -138,15 +138,6 @@ impl Left {
             Kind::Pairs => Self::Pairs(pairs(isa, patches.data)),
             Kind::Integers => Self::Integers(integers::scaled_rows(isa, patches.data, patches.channels)),
             Kind::Seven => Self::Seven(strassen::scaled_rows(isa, patches.data, patches.channels)),
-        }
-    }
-
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Floats => Kind::Floats,
-            Self::Pairs(_) => Kind::Pairs,
-            Self::Integers(_) => Kind::Integers,
-            Self::Seven(_) => Kind::Seven,
         }
     }
 

@@ -6,10 +6,11 @@
 //! other. Only the whole sum has to fit: what passes 32 bits on the way comes back.
 
 use super::isa::{Isa, vectorised};
-use super::scratch;
-use super::shared::{Slot, halves};
-use super::tile::COLUMNS;
+use super::scratch::{self, bits};
+use super::shared::{Slot, filled, halves};
+use super::tile::{COLUMNS, Columns, Integers, ROWS, Run, Units, multiply_integers};
 use super::weight::widen;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// A number plus this has itself, rounded to the nearest integer, in its lower half.
@@ -28,6 +29,8 @@ const LEAST: f32 = 1e-30;
 const LEAST_COLUMN: f32 = 1e-18;
 /// The most pairs of a chain.
 pub const CHAIN: usize = 640;
+/// Rows, or pieces of as many rows each, that a task scales.
+const AT_ONCE: usize = 8;
 /// Sums that the compiler keeps in vectors.
 const LANES: usize = 16;
 
@@ -66,6 +69,49 @@ impl Cut {
     pub fn length(&self) -> usize {
         self.pairs + self.chains()
     }
+}
+
+/// What `scale` makes of pieces of `data`, `length` elements of each `count` numbers.
+///
+/// # Safety
+/// `scale` must write every element.
+pub unsafe fn scaled_pieces(
+    data: &[f32],
+    count: usize,
+    length: usize,
+    scale: impl Fn(&[f32], &mut [Slot]) + Sync,
+) -> Vec<f32> {
+    let write = |out: &mut [Slot]| {
+        let chunks = data.par_chunks(AT_ONCE * count).zip(out.par_chunks_mut(AT_ONCE * length));
+        chunks.for_each(|(data, out)| {
+            let pieces = data.chunks_exact(count).zip(out.chunks_exact_mut(length));
+            pieces.for_each(|(piece, out)| scale(piece, out));
+        });
+    };
+    // SAFETY: the caller's promise.
+    unsafe { filled(data.len() / count * length, write) }
+}
+
+/// Adds the products of a chain of up to [`ROWS`] rows, as [`scale_row`] makes them, and of columns over their whole depth to `c`,
+/// and scales them by the columns' `units` at the end.
+pub fn multiply_chain(
+    isa: Isa,
+    rows: &[&[f32]],
+    (columns, units): (Columns<u32>, &[f32]),
+    chain: usize,
+    c: &mut [f32],
+) {
+    let cut = Cut::of_length(rows[0].len());
+    let pairs = cut.range(chain);
+    let row = |at: usize| rows[at.min(rows.len() - 1)];
+    let a: [&[u32]; ROWS] = std::array::from_fn(|at| &bits(row(at))[pairs.clone()]);
+    let b = Columns { numbers: &columns.numbers[pairs.start * COLUMNS..pairs.end * COLUMNS], ..columns };
+    let units = Units {
+        rows: std::array::from_fn(|at| row(at)[cut.pairs + chain]),
+        columns: (pairs.end == cut.pairs).then_some(units),
+    };
+    let tile = Integers { a: Run::of_rows(&a[..rows.len()]), b, next: None };
+    multiply_integers(isa, &tile, units, c, chain == 0);
 }
 
 vectorised!(
@@ -239,8 +285,6 @@ fn widen_integers_inner<const FUSED: bool>(pairs: &[u32], units: &[f32], wide: &
 
 #[cfg(test)]
 mod tests {
-    use super::super::scratch::bits;
-    use super::super::shared::filled;
     use super::*;
     use crate::ops::testing::numbers;
 

@@ -8,7 +8,7 @@
 use super::finish::{Finish, Place};
 use super::isa::{Isa, vectorised};
 use super::product::ranges;
-use super::scaled::{Cut, factor, greater, rounded, unit};
+use super::scaled::{Cut, factor, greater, rounded, scaled_pieces, unit};
 use super::scratch::{self, bits, bits_mut, halves_of, halves_of_mut};
 use super::shared::{Shared, Slot, filled, halves};
 use super::tile::{COLUMNS, Integers, ROWS, Run, Settled, Step, Units, add_integers};
@@ -25,8 +25,6 @@ const FEWEST_PANELS: usize = 8;
 const FEWEST_PAIRS: usize = 128;
 /// The most pairs of rows of a task.
 const BLOCK: usize = 44 * ROWS;
-/// Pairs of rows that are scaled at once.
-const SCALED: usize = 4;
 /// Numbers of 16 bits that are added at once, in registers.
 const LANES: usize = 32;
 /// Right factors that are sums.
@@ -92,17 +90,10 @@ pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<
 /// The left factors of all terms, of each pair of rows of `depth` numbers.
 pub fn scaled_rows(isa: Isa, data: &[f32], depth: usize) -> Vec<f32> {
     let cut = Cut::of(depth / 2);
-    let (depth, length) = (2 * depth, left_length(cut));
-    let scale = |out: &mut [Slot]| {
-        let chunks = data.par_chunks(SCALED * depth).zip(out.par_chunks_mut(SCALED * length));
-        chunks.for_each(|(rows, out)| {
-            for (rows, out) in rows.chunks_exact(depth).zip(out.chunks_exact_mut(length)) {
-                scale_two_rows(isa, rows, cut, out);
-            }
-        });
-    };
     // SAFETY: all factors of every pair of rows are written, and its units.
-    unsafe { filled(data.len() / depth * length, scale) }
+    unsafe {
+        scaled_pieces(data, 2 * depth, left_length(cut), |rows, out| scale_two_rows(isa, rows, cut, out))
+    }
 }
 
 /// Elements of a pair of rows: a factor of each term for each chain, and their units.

@@ -214,7 +214,7 @@ impl Weight {
 }
 
 /// Whether weights in bf16 become integers: those of linear maps, where the processor multiplies integers faster than what else it
-/// could make of pairs. Where it multiplies pairs as fast, that takes seven products for eight, or depths that outweigh scaling rows.
+/// could make of pairs. Where it multiplies pairs as fast, that takes halves that seven products can do for eight.
 fn become_integers(isa: Isa, Order { inputs, outputs, taps, .. }: Order) -> bool {
     let faster = match isa {
         Isa::Portable => false,

@@ -5,7 +5,7 @@ use super::super::isa::Isa;
 use super::super::scaled::{self, Cut, LARGEST_ALONE, find_units, scale_row};
 use super::super::scratch::{self, bits, bits_mut};
 use super::super::shared::slots;
-use super::super::tile::{self, COLUMNS, Columns, Integers, ROWS, Run, Units};
+use super::super::tile::{self, COLUMNS, Columns, Run};
 use super::super::weight::Weight;
 use super::filters::{Filter, TAPS};
 use super::points;
@@ -126,18 +126,9 @@ impl Operands for Scaled {
     fn multiply(isa: Isa, rows: &[&[f32]], columns: Columns<f32>, c: &mut [f32]) {
         let cut = Cut::of_length(rows[0].len());
         let (numbers, units) = columns.numbers.split_at(cut.pairs * COLUMNS);
-        let row = |at: usize| rows[at.min(rows.len() - 1)];
+        let columns = Columns { numbers: bits(numbers), used: columns.used, ahead: columns.ahead };
         for chain in 0..cut.chains() {
-            let pairs = cut.range(chain);
-            let a: [&[u32]; ROWS] = std::array::from_fn(|at| &bits(row(at))[pairs.clone()]);
-            let numbers = bits(&numbers[pairs.start * COLUMNS..pairs.end * COLUMNS]);
-            let b = Columns { numbers, used: columns.used, ahead: columns.ahead };
-            let units = Units {
-                rows: std::array::from_fn(|at| row(at)[cut.pairs + chain]),
-                columns: (pairs.end == cut.pairs).then_some(&units[..COLUMNS]),
-            };
-            let tile = Integers { a: Run::of_rows(&a[..rows.len()]), b, next: None };
-            tile::multiply_integers(isa, &tile, units, c, chain == 0);
+            scaled::multiply_chain(isa, rows, (columns, &units[..COLUMNS]), chain, c);
         }
     }
 }
