@@ -4,7 +4,7 @@ use super::finish::{Finish, Place};
 use super::isa::Isa;
 use super::patches::Walk;
 use super::product::tasks;
-use super::scaled::{Cut, multiply_chain, scale_row, scaled_pieces};
+use super::scaled::{Cut, multiply_chain, scale_rows, scaled_pieces};
 use super::scratch;
 use super::shared::{Shared, Slot, filled};
 use super::tile::{COLUMNS, Columns, ROWS};
@@ -33,11 +33,11 @@ pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<
     unsafe { filled(rows * weight.width(), write) }
 }
 
-/// Rows of `depth` numbers, each as [`scale_row`] makes it.
+/// Rows of `depth` numbers, each as [`scale_rows`] makes it.
 pub fn scaled_rows(isa: Isa, data: &[f32], depth: usize) -> Vec<f32> {
     let length = Cut::of(depth / 2).length();
     // SAFETY: every row is scaled, and its units are written.
-    unsafe { scaled_pieces(data, depth, length, |row, out| scale_row(isa, row, out)) }
+    unsafe { scaled_pieces(data, depth, length, |row, out| scale_rows(isa, row, depth, (out, length))) }
 }
 
 struct Product<'a> {
@@ -77,12 +77,9 @@ impl Product<'_> {
     /// Adds the products over a chain to the sums of a tile's rows, and scales them at the end.
     fn multiply(&self, tile: &Range<usize>, panel: usize, chain: usize, sums: &mut [f32]) {
         let length = Cut::of(self.weight.depth() / 2).length();
-        let mut rows = [&self.left[..0]; ROWS];
-        for (row, at) in rows.iter_mut().zip(tile.clone()) {
-            *row = &self.left[at * length..][..length];
-        }
+        let rows = &self.left[tile.start * length..tile.end * length];
         let right = self.weight.scaled(panel).expect("the weight is integers");
         let columns = Columns { used: self.weight.used(panel), ..right.pairs.into() };
-        multiply_chain(self.isa, &rows[..tile.len()], (columns, right.units), chain, sums);
+        multiply_chain(self.isa, (rows, length), (columns, right.units), chain, sums);
     }
 }

@@ -9,6 +9,7 @@ use super::isa::{Isa, vectorised};
 use super::scratch::{self, bits};
 use super::shared::{Slot, filled, halves};
 use super::tile::{COLUMNS, Columns, Integers, ROWS, Run, Units, multiply_integers};
+use super::vector::{Loop, Vector, WIDEST, run};
 use super::weight::widen;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -31,8 +32,6 @@ const LEAST_COLUMN: f32 = 1e-18;
 pub const CHAIN: usize = 640;
 /// Rows, or pieces of as many rows each, that a task scales.
 const AT_ONCE: usize = 8;
-/// Sums that the compiler keeps in vectors.
-const LANES: usize = 16;
 
 /// How the pairs of a depth are cut into chains, as even as may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,75 +91,151 @@ pub unsafe fn scaled_pieces(
     unsafe { filled(data.len() / count * length, write) }
 }
 
-/// Adds the products of a chain of up to [`ROWS`] rows, as [`scale_row`] makes them, and of columns over their whole depth to `c`,
-/// and scales them by the columns' `units` at the end.
+/// Adds the products of a chain of up to [`ROWS`] rows of `length` elements, as [`scale_rows`] makes them, and of columns over their
+/// whole depth to `c`, and scales them by the columns' `units` at the end.
 pub fn multiply_chain(
     isa: Isa,
-    rows: &[&[f32]],
+    (rows, length): (&[f32], usize),
     (columns, units): (Columns<u32>, &[f32]),
     chain: usize,
     c: &mut [f32],
 ) {
-    let cut = Cut::of_length(rows[0].len());
+    let cut = Cut::of_length(length);
     let pairs = cut.range(chain);
-    let row = |at: usize| rows[at.min(rows.len() - 1)];
-    let a: [&[u32]; ROWS] = std::array::from_fn(|at| &bits(row(at))[pairs.clone()]);
     let b = Columns { numbers: &columns.numbers[pairs.start * COLUMNS..pairs.end * COLUMNS], ..columns };
-    let units = Units {
-        rows: std::array::from_fn(|at| row(at)[cut.pairs + chain]),
-        columns: (pairs.end == cut.pairs).then_some(units),
-    };
-    let tile = Integers { a: Run::of_rows(&a[..rows.len()]), b, next: None };
+    let complete = pairs.end == cut.pairs;
+    let mut units = Units { rows: [0.0; ROWS], columns: complete.then_some(units) };
+    for (unit, row) in units.rows.iter_mut().zip(rows.chunks_exact(length)) {
+        *unit = row[cut.pairs + chain];
+    }
+    let tile = Integers { a: Run::of_matrix(bits(rows), length, pairs), b, next: None };
     multiply_integers(isa, &tile, units, c, chain == 0);
 }
 
-vectorised!(
-    /// Scales an even number of values to integers, in pairs, and puts the units of their chains behind them.
-    pub fn scale_row(values: &[f32], out: &mut [Slot]) => scale_row_inner
-);
+/// Scales rows of `count` numbers, an even count, to integers in pairs, and puts the units of their chains behind them; what each row
+/// becomes begins `step` elements behind what the row before does.
+///
+/// # Panics
+/// If rows are not whole, or do not fit.
+pub fn scale_rows(isa: Isa, rows: &[f32], count: usize, (out, step): (&mut [Slot], usize)) {
+    let cut = Cut::of(count / 2);
+    assert!(rows.len().is_multiple_of(count) && count == 2 * cut.pairs, "rows are whole");
+    assert!(rows.len() / count == out.len().div_ceil(step) && step >= cut.length(), "all rows fit");
+    // SAFETY: vectors lie within chains.
+    unsafe { run(isa, Rows { rows, count, cut, out, step }) }
+}
 
-#[inline(always)]
-fn scale_row_inner<const FUSED: bool>(values: &[f32], out: &mut [Slot]) {
-    let Cut { pairs, chain } = Cut::of(values.len() / 2);
-    let (pairs, units) = out.split_at_mut(pairs);
-    let chains = values.chunks(2 * chain).zip(pairs.chunks_mut(chain));
-    for ((values, pairs), out) in chains.zip(units) {
-        let unit = unit(values, chain);
-        let factor = factor(unit);
-        for (out, value) in halves(pairs).iter_mut().zip(values) {
-            out.write(rounded(*value, factor));
+struct Rows<'a> {
+    rows: &'a [f32],
+    count: usize,
+    cut: Cut,
+    out: &'a mut [Slot],
+    step: usize,
+}
+
+impl Loop for Rows<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { rows, count, cut, out, step } = self;
+        for chain in 0..cut.chains() {
+            let pairs = cut.range(chain);
+            let numbers = 2 * pairs.start..2 * pairs.end;
+            // All units first: then one row's division does not wait for that of the row before.
+            for (row, out) in rows.chunks_exact(count).zip(out.chunks_mut(step)) {
+                // SAFETY: the caller's promise.
+                out[cut.pairs + chain].write(unsafe { unit::<V>(&row[numbers.clone()], cut.chain) });
+            }
+            for (row, out) in rows.chunks_exact(count).zip(out.chunks_mut(step)) {
+                // SAFETY: the caller's promise; the unit was written above.
+                unsafe {
+                    let factor = factor(out[cut.pairs + chain].assume_init());
+                    scale::<V>(&row[numbers.clone()], factor, halves(&mut out[pairs.clone()]));
+                }
+            }
         }
-        out.write(unit);
+    }
+}
+
+/// The integers nearest to `values` times `factor`.
+#[inline(always)]
+unsafe fn scale<V: Vector>(values: &[f32], factor: f32, out: &mut [Slot<u16>]) {
+    let whole = values.len() / V::LANES * V::LANES;
+    for at in (0..whole).step_by(V::LANES) {
+        // SAFETY: vectors lie within the values, the results beside them; the rest is the caller's promise.
+        unsafe {
+            let value = V::load(values.as_ptr().add(at)).times(V::splat(factor)).plus(V::splat(ROUNDED));
+            value.store_lower_halves(out.as_mut_ptr().add(at).cast());
+        }
+    }
+    for (out, value) in out[whole..].iter_mut().zip(&values[whole..]) {
+        out.write(rounded(*value, factor));
     }
 }
 
 /// The unit of a chain of a row, where chains have up to `chain` pairs.
+///
+/// # Safety
+/// The processor must have the vectors' instructions.
 #[inline(always)]
-pub fn unit(values: &[f32], chain: usize) -> f32 {
-    // Magnitudes are in the order of their bits, of which the compiler takes the maximum by vectors.
-    let greatest = values.iter().fold(0, |greatest, value| greatest.max(value.abs().to_bits()));
-    let greatest = f32::from_bits(greatest);
+pub unsafe fn unit<V: Vector>(values: &[f32], chain: usize) -> f32 {
+    // SAFETY: the caller's promise.
+    let greatest = unsafe { greatest::<V>(values) };
     if greatest < LEAST {
         return 0.0;
     }
     if chain <= SHORT {
-        return greatest / LARGEST;
+        return greatest * (1.0 / LARGEST);
     }
-    // Of what are at most ones, or squares could be infinite.
-    let inverse = 1.0 / greatest;
-    let mut squares = [0f32; LANES];
-    let whole = values.chunks_exact(LANES);
-    let mut rest = [0f32; LANES];
-    rest[..whole.remainder().len()].copy_from_slice(whole.remainder());
-    for values in whole.chain([&rest[..]]) {
-        for (square, value) in squares.iter_mut().zip(values) {
-            let value = value * inverse;
-            *square += value * value;
-        }
-    }
-    let length = squares.iter().sum::<f32>().sqrt();
+    // SAFETY: the caller's promise.
+    let length = unsafe { relative_length::<V>(values, greatest) };
     // What is not a number is not small either, and goes on in the unit.
     greatest * (1.0 / LARGEST).max(length / LONGEST)
+}
+
+/// The greatest magnitude; what is not a number is greater than all.
+#[inline(always)]
+unsafe fn greatest<V: Vector>(values: &[f32]) -> f32 {
+    let mut lanes = [0.0; WIDEST];
+    // SAFETY: vectors lie within what is read and written; the rest is the caller's promise.
+    unsafe {
+        let mut greatest = V::splat(0.0);
+        each::<V>(values, |value| greatest = greatest.or_greater_magnitude(value));
+        greatest.store(lanes.as_mut_ptr());
+    }
+    // Magnitudes are in the order of their bits.
+    f32::from_bits(lanes.into_iter().map(f32::to_bits).fold(0, u32::max))
+}
+
+/// The length of `values` as a vector in units of the `greatest` of them, in which squares are at most ones.
+#[inline(always)]
+unsafe fn relative_length<V: Vector>(values: &[f32], greatest: f32) -> f32 {
+    let mut lanes = [0.0; WIDEST];
+    // SAFETY: vectors lie within what is read and written; the rest is the caller's promise.
+    unsafe {
+        let (inverse, mut squares) = (V::splat(1.0 / greatest), V::splat(0.0));
+        each::<V>(values, |value| {
+            let value = value.times(inverse);
+            squares = squares.plus(value.times(value));
+        });
+        squares.store(lanes.as_mut_ptr());
+    }
+    lanes.iter().sum::<f32>().sqrt()
+}
+
+/// Calls `work` with all values, the last of which zeros may follow.
+#[inline(always)]
+unsafe fn each<V: Vector>(values: &[f32], mut work: impl FnMut(V)) {
+    let whole = values.len() / V::LANES * V::LANES;
+    for at in (0..whole).step_by(V::LANES) {
+        // SAFETY: the vector lies within the values; the rest is the caller's promise.
+        work(unsafe { V::load(values.as_ptr().add(at)) });
+    }
+    if whole < values.len() {
+        let mut last = [0.0; WIDEST];
+        last[..values.len() - whole].copy_from_slice(&values[whole..]);
+        // SAFETY: no vector is wider than this; the rest is the caller's promise.
+        work(unsafe { V::load(last.as_ptr()) });
+    }
 }
 
 /// The greater of two units; what is not a number is greater than all.
@@ -290,7 +365,7 @@ mod tests {
 
     fn scaled(isa: Isa, row: &[f32]) -> Vec<f32> {
         // SAFETY: the row and its units are written.
-        unsafe { filled(Cut::of(row.len() / 2).length(), |out| scale_row(isa, row, out)) }
+        unsafe { filled(Cut::of(row.len() / 2).length(), |out| scale_rows(isa, row, row.len(), (out, length))) }
     }
 
     fn integers(pairs: &[u32]) -> impl Iterator<Item = i64> {

@@ -12,6 +12,7 @@ use super::scaled::{Cut, factor, greater, rounded, scaled_pieces, unit};
 use super::scratch::{self, bits, bits_mut, halves_of, halves_of_mut};
 use super::shared::{Shared, Slot, filled, halves};
 use super::tile::{COLUMNS, Integers, ROWS, Run, Settled, Step, Units, add_integers};
+use super::vector::{Loop, Vector, run};
 use super::weight::{ScaledPanel, Weight};
 use rayon::prelude::*;
 use std::array::from_fn;
@@ -223,20 +224,37 @@ impl Product<'_> {
     }
 }
 
-vectorised!(
-    /// Scales two rows and writes the left factor of each term, for each chain, and the units of the chains behind them.
-    fn scale_two_rows(rows: &[f32], cut: Cut, out: &mut [Slot]) => scale_two_rows_inner
-);
+/// Scales two rows and writes the left factor of each term, for each chain, and the units of the chains behind them.
+fn scale_two_rows(isa: Isa, rows: &[f32], cut: Cut, out: &mut [Slot]) {
+    // SAFETY: nothing is asked for but the instructions.
+    unsafe { run(isa, TwoRows { rows, cut, out }) }
+}
 
+struct TwoRows<'a> {
+    rows: &'a [f32],
+    cut: Cut,
+    out: &'a mut [Slot],
+}
+
+impl Loop for TwoRows<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { rows, cut, out } = self;
+        // SAFETY: the caller's promise.
+        scale_two_rows_by(rows, cut, out, |values| unsafe { unit::<V>(values, cut.chain) });
+    }
+}
+
+/// [`scale_two_rows`], where `unit` tells the unit of a chain of one.
 #[inline(always)]
-fn scale_two_rows_inner<const FUSED: bool>(rows: &[f32], cut: Cut, out: &mut [Slot]) {
+fn scale_two_rows_by(rows: &[f32], cut: Cut, out: &mut [Slot], unit: impl Fn(&[f32]) -> f32) {
     let (even, odd) = rows.split_at(rows.len() / 2);
     let (factors, units) = out.split_at_mut(TERMS * cut.pairs / 2);
     let chains = even.chunks_exact(2 * cut.chain).zip(odd.chunks_exact(2 * cut.chain));
     for (((even, odd), factors), out) in
         chains.zip(factors.chunks_exact_mut(TERMS * cut.chain / 2)).zip(units)
     {
-        let unit = greater(unit(even, cut.chain), unit(odd, cut.chain));
+        let unit = greater(unit(even), unit(odd));
         let factor = factor(unit);
         let factors = halves(factors);
         for at in (0..cut.chain).step_by(LANES) {

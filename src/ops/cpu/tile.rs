@@ -69,6 +69,18 @@ impl<'a, T> Run<'a, T> {
         Self { starts, step: 1, length, rows: rows.len(), owner: PhantomData }
     }
 
+    /// The columns `part` of up to [`ROWS`] rows `[rows, width]`.
+    ///
+    /// # Panics
+    /// If there are none or too many, or they do not fill `values`.
+    pub fn of_matrix(values: &'a [T], width: usize, part: Range<usize>) -> Self {
+        let rows = values.len() / width;
+        assert!((1..=ROWS).contains(&rows) && values.len() == rows * width, "up to {ROWS} whole rows");
+        let first = values[..width][part.clone()].as_ptr();
+        let starts = std::array::from_fn(|row| first.wrapping_add(row.min(rows - 1) * width));
+        Self { starts, step: 1, length: part.len(), rows, owner: PhantomData }
+    }
+
     /// `rows` rows that lie side by side: `values` is `[length, rows]`.
     ///
     /// # Panics

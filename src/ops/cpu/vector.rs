@@ -55,6 +55,12 @@ pub trait Vector: Copy {
     /// The processor must have the instructions.
     unsafe fn times(self, other: Self) -> Self;
 
+    /// For each lane, `self` or the magnitude of `other`, whichever has the greater bits: magnitudes are in the order of their bits.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    unsafe fn or_greater_magnitude(self, other: Self) -> Self;
+
     /// The first and the second numbers of pairs of bf16, the first of which is in the lower half.
     ///
     /// # Safety
@@ -66,12 +72,32 @@ pub trait Vector: Copy {
     /// # Safety
     /// As [`Vector::store`].
     unsafe fn store_halves(pair: [Self; 2], to: *mut u32);
+
+    /// Writes the lower halves of the bits.
+    ///
+    /// # Safety
+    /// As [`Vector::store`].
+    unsafe fn store_lower_halves(self, to: *mut u16);
+}
+
+/// The lower half of each number of 32 bits.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn lower_halves(wide: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m128i {
+    use std::arch::x86_64::{
+        _mm_packus_epi32, _mm256_and_si256, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_set1_epi32,
+    };
+    // SAFETY: the callers have AVX2.
+    unsafe {
+        let halves = _mm256_and_si256(wide, _mm256_set1_epi32(0xffff));
+        _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
+    }
 }
 
 /// Implements [`Vector`] by the processor's own functions.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector {
-    ($type:ident, $lanes:literal, ($splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident), ($set:ident, $read:ident, $write:ident, $left:ident, $and:ident, $or:ident), ($to:ident, $from:ident)) => {
+    ($type:ident, $lanes:literal, ($splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident), ($set:ident, $read:ident, $write:ident, $left:ident, $and:ident, $or:ident), ($to:ident, $from:ident, $max:ident, $narrow:expr, $put:ident)) => {
         // The safety of all of it is the callers' promise.
         impl Vector for std::arch::x86_64::$type {
             const LANES: usize = $lanes;
@@ -119,6 +145,13 @@ macro_rules! vector {
             }
 
             #[inline(always)]
+            unsafe fn or_greater_magnitude(self, other: Self) -> Self {
+                use std::arch::x86_64::{$and, $from, $max, $set, $to};
+                // SAFETY: the caller's promise.
+                unsafe { $from($max($to(self), $and($to(other), $set(i32::MAX)))) }
+            }
+
+            #[inline(always)]
             unsafe fn load_pairs(from: *const u32) -> [Self; 2] {
                 use std::arch::x86_64::{$and, $from, $left, $read, $set};
                 // SAFETY: the caller's promise.
@@ -136,6 +169,13 @@ macro_rules! vector {
                     let first = $and($to(first), $set(0xffff));
                     $write(to.cast(), $or($left::<16>($to(second)), first));
                 }
+            }
+
+            #[inline(always)]
+            unsafe fn store_lower_halves(self, to: *mut u16) {
+                use std::arch::x86_64::{$put, $to};
+                // SAFETY: the caller's promise.
+                unsafe { $put(to.cast(), $narrow($to(self))) }
             }
         }
     };
@@ -162,7 +202,7 @@ vector!(
         _mm256_and_si256,
         _mm256_or_si256
     ),
-    (_mm256_castps_si256, _mm256_castsi256_ps)
+    (_mm256_castps_si256, _mm256_castsi256_ps, _mm256_max_epu32, lower_halves, _mm_storeu_si128)
 );
 #[cfg(target_arch = "x86_64")]
 vector!(
@@ -185,7 +225,13 @@ vector!(
         _mm512_and_si512,
         _mm512_or_si512
     ),
-    (_mm512_castps_si512, _mm512_castsi512_ps)
+    (
+        _mm512_castps_si512,
+        _mm512_castsi512_ps,
+        _mm512_max_epu32,
+        std::arch::x86_64::_mm512_cvtepi32_epi16,
+        _mm256_storeu_si256
+    )
 );
 
 /// What any processor has: the compiler finds the instructions. A product and a sum are rounded each by itself.
@@ -230,6 +276,11 @@ impl Vector for [f32; 4] {
     }
 
     #[inline(always)]
+    unsafe fn or_greater_magnitude(self, other: Self) -> Self {
+        from_fn(|lane| f32::from_bits(self[lane].to_bits().max(other[lane].abs().to_bits())))
+    }
+
+    #[inline(always)]
     unsafe fn load_pairs(from: *const u32) -> [Self; 2] {
         // SAFETY: the caller's promise.
         let pairs = unsafe { from.cast::<[u32; 4]>().read_unaligned() };
@@ -241,6 +292,12 @@ impl Vector for [f32; 4] {
         let pairs: [u32; 4] = from_fn(|lane| second[lane].to_bits() << 16 | first[lane].to_bits() & 0xffff);
         // SAFETY: the caller's promise.
         unsafe { to.cast::<[u32; 4]>().write_unaligned(pairs) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_lower_halves(self, to: *mut u16) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[u16; 4]>().write_unaligned(self.map(|value| value.to_bits() as u16)) }
     }
 }
 

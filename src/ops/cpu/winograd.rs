@@ -312,9 +312,7 @@ impl Convolution<'_> {
             let b = Columns { numbers, used, ahead: length };
             let tiles = pixels.chunks(ROWS * length).zip(c.chunks_mut(ROWS * COLUMNS));
             for (a, c) in tiles {
-                let mut rows = [&a[..length]; ROWS];
-                let count = rows.iter_mut().zip(a.chunks_exact(length)).map(|(row, a)| *row = a).count();
-                O::multiply(self.isa, &rows[..count], b, c);
+                O::multiply(self.isa, (a, length), b, c);
             }
         }
     }

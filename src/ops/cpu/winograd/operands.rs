@@ -2,7 +2,7 @@
 //! multiplies twice as many at once.
 
 use super::super::isa::Isa;
-use super::super::scaled::{self, Cut, LARGEST_ALONE, find_units, scale_row};
+use super::super::scaled::{self, Cut, LARGEST_ALONE, find_units, scale_rows};
 use super::super::scratch::{self, bits, bits_mut};
 use super::super::shared::slots;
 use super::super::tile::{self, COLUMNS, Columns, Run};
@@ -34,8 +34,8 @@ pub trait Operands {
         out: (&mut [f32], usize),
     );
 
-    /// The products `[rows, 32]` of up to [`ROWS`] `rows` of one length and of columns as long.
-    fn multiply(isa: Isa, rows: &[&[f32]], columns: Columns<f32>, c: &mut [f32]);
+    /// The products `[rows, 32]` of up to [`ROWS`](tile::ROWS) rows of `length` numbers and of columns as long.
+    fn multiply(isa: Isa, rows: (&[f32], usize), columns: Columns<f32>, c: &mut [f32]);
 }
 
 /// Plain f32.
@@ -72,8 +72,8 @@ impl Operands for Floats {
         points::map_pixels::<F, R, P>(isa, pixels, out, step);
     }
 
-    fn multiply(isa: Isa, rows: &[&[f32]], columns: Columns<f32>, c: &mut [f32]) {
-        tile::multiply(isa, &[Run::of_rows(rows)], columns, c, true);
+    fn multiply(isa: Isa, (rows, length): (&[f32], usize), columns: Columns<f32>, c: &mut [f32]) {
+        tile::multiply(isa, &[Run::of_matrix(rows, length, 0..length)], columns, c, true);
     }
 }
 
@@ -117,14 +117,12 @@ impl Operands for Scaled {
     ) {
         let channels = pixels[0][0].len();
         points::map_pixels::<F, R, P>(isa, pixels, room, channels);
-        for (from, to) in room.chunks_exact(channels).zip(out.chunks_mut(step)) {
-            // SAFETY: what scales a row writes numbers alone.
-            scale_row(isa, from, unsafe { slots(&mut to[..Self::length(channels)]) });
-        }
+        // SAFETY: what scales rows writes numbers alone.
+        scale_rows(isa, &room[..P * P * channels], channels, (unsafe { slots(out) }, step));
     }
 
-    fn multiply(isa: Isa, rows: &[&[f32]], columns: Columns<f32>, c: &mut [f32]) {
-        let cut = Cut::of_length(rows[0].len());
+    fn multiply(isa: Isa, rows: (&[f32], usize), columns: Columns<f32>, c: &mut [f32]) {
+        let cut = Cut::of_length(rows.1);
         let (numbers, units) = columns.numbers.split_at(cut.pairs * COLUMNS);
         let columns = Columns { numbers: bits(numbers), used: columns.used, ahead: columns.ahead };
         for chain in 0..cut.chains() {
