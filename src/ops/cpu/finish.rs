@@ -2,7 +2,7 @@
 
 use super::isa::{Isa, vectorised};
 use super::math::gelu;
-use super::shared::{Shared, Slot};
+use super::shared::Shared;
 use super::tile::COLUMNS;
 use super::vector::{Loop, Vector, WIDEST, run};
 use super::weight::Weight;
@@ -34,12 +34,20 @@ pub struct Place<'a> {
     pub panel: usize,
 }
 
-/// Where a row of a result goes in the columns of a panel.
-pub struct Row<'a> {
-    /// What is added to it besides the bias.
-    pub add: Option<&'a [f32]>,
-    /// Where it goes.
-    pub out: &'a mut [Slot],
+/// Where results of some lines and columns of a picture go, in the columns of a panel.
+pub struct Block<'a> {
+    /// What is added to them besides the bias, from the first on.
+    add: Option<&'a [f32]>,
+    /// Where the first goes; the last lies within what is shared, too.
+    out: *mut f32,
+    /// Lines and columns.
+    size: (usize, usize),
+    /// From a line's first element to the next line's.
+    line: usize,
+    /// From a pixel's first element to the next pixel's.
+    pixel: usize,
+    /// Columns of the panel.
+    pub width: usize,
 }
 
 impl<'a> Finish<'a> {
@@ -57,8 +65,9 @@ impl<'a> Finish<'a> {
                 gate(isa, sums, bias);
                 bias = &NOTHING;
             }
+            let to = self.block(place, (alike, 1), 1, out);
             // SAFETY: the caller's promise.
-            unsafe { run(isa, Write { sums, bias, place, finish: *self, out }) };
+            unsafe { run(isa, Write { sums, bias, to }) };
             (place.row, rest) = (place.row + alike, others);
         }
     }
@@ -76,41 +85,68 @@ impl<'a> Finish<'a> {
         })
     }
 
-    /// The row of `out` at `place`.
+    /// The block of `size` lines and columns of a picture with `columns`, the first of whose elements are at `place`.
     ///
-    /// # Safety
-    /// Nobody else may have to do with these elements of `out` while the row lives.
-    pub unsafe fn row(&self, place: Place, out: Shared<'a>) -> Row<'a> {
-        let Place { weight, row, panel } = place;
-        let width = weight.width();
-        let step = if weight.is_gated() { GATED } else { COLUMNS };
-        let column = panel * step;
-        let (at, count) = (row * width + column, step.min(width - column));
-        // SAFETY: the caller's promise.
-        Row { add: self.add.map(|add| &add[at..at + count]), out: unsafe { out.part(at, count) } }
+    /// # Panics
+    /// If it is empty, or does not lie within `out`.
+    pub fn block(&self, place: Place, size: (usize, usize), columns: usize, out: Shared) -> Block<'a> {
+        let pixel = place.weight.width();
+        let most = if place.weight.is_gated() { GATED } else { COLUMNS };
+        let column = place.panel * most;
+        let (width, line) = (most.min(pixel - column), columns * pixel);
+        let first = place.row * pixel + column;
+        let last = first + (size.0 - 1) * line + (size.1 - 1) * pixel + width;
+        let add = self.add.map(|add| &add[first..last]);
+        Block { add, out: out.start_of(first..last), size, line, pixel, width }
     }
 }
 
-impl Row<'_> {
-    /// Writes a vector of the row from column `first` on, plus what is added to it; numbers behind its end are left out.
+impl Block<'_> {
+    /// Writes vectors of results in the columns of the panel from `first` on, those of line `y`, plus what is added to them. Lines
+    /// and columns behind the block's, and numbers behind the panel's end, are left out.
     ///
     /// # Safety
-    /// The processor must have the vector's instructions.
+    /// The processor must have the vector's instructions, and nobody else may have to do with the block's elements meanwhile.
     #[inline(always)]
-    pub unsafe fn put<V: Vector>(&mut self, sums: V, first: usize) {
-        let Self { add, out } = self;
-        if out.len() >= first + V::LANES {
-            // SAFETY: the row has a vector here, and so has what is added.
-            unsafe {
-                let sums = add.map_or(sums, |add| sums.plus(V::load(add.as_ptr().add(first))));
-                sums.store(out.as_mut_ptr().add(first).cast());
+    pub unsafe fn put<V: Vector, const R: usize>(&self, results: [V; R], y: usize, first: usize) {
+        if y >= self.size.0 {
+            return;
+        }
+        let at = y * self.line + first;
+        let whole = self.size.1 == R && first + V::LANES <= self.width;
+        // SAFETY: whole vectors of all columns lie within the block; the rest is the caller's promise.
+        unsafe {
+            match self.add {
+                Some(add) if whole => {
+                    for (x, result) in results.into_iter().enumerate() {
+                        let at = at + x * self.pixel;
+                        result.plus(V::load(add.as_ptr().add(at))).store(self.out.add(at));
+                    }
+                }
+                None if whole => {
+                    for (x, result) in results.into_iter().enumerate() {
+                        result.store(self.out.add(at + x * self.pixel));
+                    }
+                }
+                _ => {
+                    for (x, result) in results.into_iter().take(self.size.1).enumerate() {
+                        self.put_some(result, at + x * self.pixel, self.width - first);
+                    }
+                }
             }
-        } else if out.len() > first {
-            let mut room = [0.0; WIDEST];
-            // SAFETY: no vector is wider.
-            unsafe { sums.store(room.as_mut_ptr()) };
-            for (at, out) in out[first..].iter_mut().enumerate() {
-                out.write(room[at] + add.map_or(0.0, |add| add[first + at]));
+        }
+    }
+
+    /// Writes the first `count` numbers of a vector, or all it has, from element `at` of the block on.
+    #[inline(always)]
+    unsafe fn put_some<V: Vector>(&self, results: V, at: usize, count: usize) {
+        let mut room = [0.0; WIDEST];
+        // SAFETY: no vector is wider; the elements lie within the block.
+        unsafe {
+            results.store(room.as_mut_ptr());
+            for (lane, result) in room.iter().enumerate().take(count.min(V::LANES)) {
+                let add = self.add.map_or(0.0, |add| add[at + lane]);
+                self.out.add(at + lane).write(result + add);
             }
         }
     }
@@ -133,13 +169,11 @@ fn gate_inner<const FUSED: bool>(sums: &mut [f32], bias: &[f32]) {
     }
 }
 
-/// Sums of rows of a tile, the first of which is at `place`, to be written with `bias` and what else is added to them.
+/// Sums of rows of a tile, to be written with `bias` and what else is added to them.
 struct Write<'a> {
     sums: &'a [f32],
     bias: &'a [f32],
-    place: Place<'a>,
-    finish: Finish<'a>,
-    out: Shared<'a>,
+    to: Block<'a>,
 }
 
 impl Loop for Write<'_> {
@@ -147,18 +181,15 @@ impl Loop for Write<'_> {
     /// Besides, nobody else may have to do with these rows' elements of `out` meanwhile.
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let Self { sums, bias, mut place, finish, out } = self;
-        for sums in sums.chunks_exact(COLUMNS) {
-            // SAFETY: the caller's promise.
-            let mut row = unsafe { finish.row(place, out) };
-            for first in (0..row.out.len()).step_by(V::LANES) {
-                // SAFETY: a panel's columns are whole vectors.
+        let Self { sums, bias, to } = self;
+        for (row, sums) in sums.chunks_exact(COLUMNS).enumerate() {
+            for first in (0..to.width).step_by(V::LANES) {
+                // SAFETY: a panel's columns are whole vectors; the rest is the caller's promise.
                 unsafe {
                     let bias = V::load(bias[first..].as_ptr());
-                    row.put(V::load(sums[first..].as_ptr()).plus(bias), first);
+                    to.put([V::load(sums[first..].as_ptr()).plus(bias)], row, first);
                 }
             }
-            place.row += 1;
         }
     }
 }

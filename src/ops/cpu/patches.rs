@@ -47,26 +47,31 @@ impl Walk {
         }
     }
 
-    /// The stored pixel of `picture` at a line and column of what is seen, padding included; none in the padding.
-    pub fn seen_pixel(&self, picture: usize, (y, x): (usize, usize)) -> Option<usize> {
-        let before = -self.before.cast_signed();
-        let first = picture * self.stored.0 * self.stored.1;
-        self.pixel(Origin { first, y: before, x: before }, y, x)
+    /// The stored line that line `y` of what is seen is, padding included; none in the padding.
+    pub fn seen_line(&self, y: usize) -> Option<usize> {
+        stored(y.cast_signed() - self.before.cast_signed(), self.seen.0, self.stored.0)
+    }
+
+    /// The stored column that column `x` of what is seen is, padding included; none in the padding.
+    pub fn seen_column(&self, x: usize) -> Option<usize> {
+        stored(x.cast_signed() - self.before.cast_signed(), self.seen.1, self.stored.1)
     }
 
     /// The stored pixel that a result sees through the tap at `y` and `x` of the kernel; none in the padding.
     fn pixel(&self, origin: Origin, y: usize, x: usize) -> Option<usize> {
-        let place = |at: isize, seen: usize, stored: usize| {
-            let at = usize::try_from(at).ok().filter(|at| *at < seen)?;
-            Some(if seen == stored { at } else { at * stored / seen })
-        };
         if self.is_plain() {
             return Some(origin.first);
         }
-        let y = place(origin.y + y.cast_signed(), self.seen.0, self.stored.0)?;
-        let x = place(origin.x + x.cast_signed(), self.seen.1, self.stored.1)?;
+        let y = stored(origin.y + y.cast_signed(), self.seen.0, self.stored.0)?;
+        let x = stored(origin.x + x.cast_signed(), self.seen.1, self.stored.1)?;
         Some(origin.first + y * self.stored.1 + x)
     }
+}
+
+/// The stored place that place `at` of `seen` repeats, of a line or column; none in the padding.
+fn stored(at: isize, seen: usize, stored: usize) -> Option<usize> {
+    let at = usize::try_from(at).ok().filter(|at| *at < seen)?;
+    Some(if seen == stored { at } else { at * stored / seen })
 }
 
 /// Where a result's taps begin.

@@ -364,8 +364,9 @@ mod tests {
     use crate::ops::testing::numbers;
 
     fn scaled(isa: Isa, row: &[f32]) -> Vec<f32> {
+        let length = Cut::of(row.len() / 2).length();
         // SAFETY: the row and its units are written.
-        unsafe { filled(Cut::of(row.len() / 2).length(), |out| scale_rows(isa, row, row.len(), (out, length))) }
+        unsafe { filled(length, |out| scale_rows(isa, row, row.len(), (out, length))) }
     }
 
     fn integers(pairs: &[u32]) -> impl Iterator<Item = i64> {

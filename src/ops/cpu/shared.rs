@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// An element of an output before it is written.
 pub type Slot<T = f32> = MaybeUninit<T>;
@@ -29,7 +30,7 @@ pub struct Shared<'a> {
     owner: PhantomData<&'a mut [Slot]>,
 }
 
-// SAFETY: the only way in is `part`, whose caller promises that parts do not overlap.
+// SAFETY: the ways in are `part`, whose caller promises that parts do not overlap, and pointers, whose users promise the same.
 unsafe impl Send for Shared<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Shared<'_> {}
@@ -38,6 +39,18 @@ impl<'a> Shared<'a> {
     /// Shares `slice`.
     pub fn new(slice: &'a mut [Slot]) -> Self {
         Self { start: slice.as_mut_ptr(), length: slice.len(), owner: PhantomData }
+    }
+
+    /// Where the first of some elements lies, for those who write some of them alone.
+    ///
+    /// # Panics
+    /// If the slice ends before.
+    pub fn start_of(&self, elements: Range<usize>) -> *mut f32 {
+        assert!(
+            elements.start <= elements.end && elements.end <= self.length,
+            "elements lie within the slice"
+        );
+        self.start.wrapping_add(elements.start).cast()
     }
 
     /// The elements `from..from + count`.

@@ -345,7 +345,8 @@ mod tests {
             let order = Order { outputs, inputs: depth, taps: 1, gated: false };
             let weight = Weight::pack(Stored::Bf16(&values), order);
             assert!(repays(rows, &weight));
-            let got = multiply(isa, &scaled_rows(isa, &data, depth), &weight, Finish::default());
+            let left = scaled_rows(isa, &data, depth);
+            let got = multiply(isa, &left, &weight, Finish::default());
             let cut = Cut::of(depth / 2);
             assert_eq!(cut.chains(), 2);
             // Some of all halves of tiles and panels.
@@ -354,7 +355,7 @@ mod tests {
                 let sum = (0..2).fold(0.0, |sum, chain| {
                     let pairs = cut.range(chain);
                     let part = |row: usize| &data[row * depth + 2 * pairs.start..row * depth + 2 * pairs.end];
-                    let unit = greater(unit(part(row), cut.chain), unit(part(row ^ 1), cut.chain));
+                    let unit = left[(row / 2 + 1) * left_length(cut) - 2 + chain];
                     let pairs = &panel.pairs[pairs.start * COLUMNS..pairs.end * COLUMNS];
                     sum + exact_sum(part(row), unit, pairs, column % COLUMNS) * unit
                 });

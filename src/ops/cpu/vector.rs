@@ -85,7 +85,8 @@ pub trait Vector: Copy {
 #[inline(always)]
 unsafe fn lower_halves(wide: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m128i {
     use std::arch::x86_64::{
-        _mm_packus_epi32, _mm256_and_si256, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_set1_epi32,
+        _mm_packus_epi32, _mm256_and_si256, _mm256_castsi256_si128, _mm256_extracti128_si256,
+        _mm256_set1_epi32,
     };
     // SAFETY: the callers have AVX2.
     unsafe {

@@ -12,7 +12,7 @@ mod filters;
 mod operands;
 mod points;
 
-use super::finish::{Finish, Place, Row};
+use super::finish::{Finish, Place};
 use super::hands;
 use super::isa::Isa;
 use super::lines::Lines;
@@ -24,7 +24,7 @@ use super::vector::WIDEST;
 use super::weight::Weight;
 use filters::{Filter, Four, Two};
 use operands::{Floats, Operands, Scaled};
-use points::map_products;
+use points::{Results, map_products};
 use rayon::prelude::*;
 use std::array::from_fn;
 use std::ops::Range;
@@ -288,11 +288,17 @@ impl Convolution<'_> {
     /// The pixels that a tile is read from.
     fn read<'a, const P: usize>(&'a self, tile: usize, zeros: &'a [f32]) -> [[&'a [f32]; P]; P] {
         let (picture, y, x) = self.grid.place(tile);
-        let pixel = |y, x| match self.patches.walk.seen_pixel(picture, (y, x)) {
-            Some(pixel) => &self.patches.data[pixel * zeros.len()..][..zeros.len()],
-            None => zeros,
+        let Walk { stored, .. } = self.patches.walk;
+        let lines: [_; P] = from_fn(|down| self.patches.walk.seen_line(y + down));
+        let columns: [_; P] = from_fn(|across| self.patches.walk.seen_column(x + across));
+        let pixel = |line: Option<usize>, column: Option<usize>| match (line, column) {
+            (Some(line), Some(column)) => {
+                let pixel = (picture * stored.0 + line) * stored.1 + column;
+                &self.patches.data[pixel * zeros.len()..][..zeros.len()]
+            }
+            _ => zeros,
         };
-        from_fn(|down| from_fn(|across| pixel(y + down, x + across)))
+        from_fn(|down| from_fn(|across| pixel(lines[down], columns[across])))
     }
 
     /// The products at all points, `[points, tiles, 32]`, of pixels `[points, tiles, length]` and a panel's `points`
@@ -327,14 +333,12 @@ impl Convolution<'_> {
     ) {
         let (picture, y, x) = self.grid.place(tile);
         let (height, width) = self.patches.walk.out;
-        let place = |y, x| Place { weight: self.weight, row: (picture * height + y) * width + x, panel };
-        let result = |y, x| {
-            // SAFETY: each task has its own tiles and panels, hence its own elements.
-            (y < height && x < width).then(|| unsafe { self.finish.row(place(y, x), out) })
-        };
-        let mut rows: [[Option<Row>; R]; R] = from_fn(|down| from_fn(|across| result(y + down, x + across)));
-        let bias = self.finish.bias(place(y, x));
-        map_products::<F, R, P>(self.isa, (products, step), bias, &mut rows);
+        let place = Place { weight: self.weight, row: (picture * height + y) * width + x, panel };
+        let size = (R.min(height - y), R.min(width - x));
+        let results =
+            Results { to: self.finish.block(place, size, width, out), bias: self.finish.bias(place) };
+        // SAFETY: each task has its own tiles and panels, hence its own elements.
+        unsafe { map_products::<F, R, P>(self.isa, (products, step), &results) };
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pixels, taps and products of minimal filtering at its points, and back: a line's map, down the columns of a square and then
 //! across its lines.
 
-use super::super::finish::Row;
+use super::super::finish::Block;
 use super::super::isa::Isa;
 use super::super::scaled::ROUNDED;
 use super::super::tile::COLUMNS;
@@ -167,39 +167,46 @@ impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Pairs<'_, F, R, P
     }
 }
 
-/// Maps a tile's products, `step` from point to point, to its results, adds what belongs to them, and writes those that have
-/// a row; `bias` is that of the panel.
+/// Where results of a tile go.
+pub struct Results<'a> {
+    /// Those within the picture.
+    pub to: Block<'a>,
+    /// What is added to all of them, a number for each column of the panel.
+    pub bias: &'a [f32],
+}
+
+/// Maps a tile's products, `step` from point to point, to its results, and writes those within the picture.
+///
+/// # Safety
+/// Nobody else may have to do with the results' elements meanwhile.
 ///
 /// # Panics
 /// If there are too few products.
-pub fn map_products<F: Filter<R, P>, const R: usize, const P: usize>(
+pub unsafe fn map_products<F: Filter<R, P>, const R: usize, const P: usize>(
     isa: Isa,
     (products, step): (&[f32], usize),
-    bias: &[f32],
-    rows: &mut [[Option<Row>; R]; R],
+    results: &Results,
 ) {
     assert!(products.len() >= (P * P - 1) * step + COLUMNS, "there are products at all points");
-    assert!(bias.len() == COLUMNS, "a bias is padded");
-    let mut all = rows.as_flattened().iter().flatten();
-    assert!(all.all(|Row { add, out }| add.is_none_or(|add| add.len() == out.len())));
+    assert!(results.bias.len() == COLUMNS, "a bias is padded");
     // SAFETY: all vectors lie within what was measured above.
-    unsafe { run(isa, Products::<F, R, P> { products, step, bias, rows, filter: PhantomData }) }
+    unsafe { run(isa, Products::<F, R, P> { products, step, results, filter: PhantomData }) }
 }
 
-struct Products<'a, 'r, F, const R: usize, const P: usize> {
+struct Products<'a, F, const R: usize, const P: usize> {
     products: &'a [f32],
     step: usize,
-    bias: &'a [f32],
-    rows: &'a mut [[Option<Row<'r>>; R]; R],
+    results: &'a Results<'a>,
     filter: PhantomData<F>,
 }
 
-impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Products<'_, '_, F, R, P> {
+impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Products<'_, F, R, P> {
+    /// # Safety
+    /// Besides, what [`map_products`] asks for.
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let Self { products, step, bias, rows, .. } = self;
-        let width = rows.as_flattened().iter().flatten().map(|row| row.out.len()).max().unwrap_or(0);
-        for first in (0..width).step_by(V::LANES) {
+        let Self { products, step, results: Results { to, bias }, .. } = self;
+        for first in (0..to.width).step_by(V::LANES) {
             // SAFETY: the caller's promise.
             unsafe {
                 let bias = V::load(bias.as_ptr().add(first));
@@ -212,12 +219,10 @@ impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Products<'_, '_, 
                     }
                     *column = F::results(down);
                 }
-                for (y, rows) in rows.iter_mut().enumerate() {
-                    for (value, row) in F::results(across(&columns, y)).into_iter().zip(rows) {
-                        if let Some(row) = row {
-                            row.put(value.plus(bias), first);
-                        }
-                    }
+                for y in 0..R {
+                    let mut line = F::results(across(&columns, y));
+                    line.iter_mut().for_each(|value| *value = value.plus(bias));
+                    to.put(line, y, first);
                 }
             }
         }
