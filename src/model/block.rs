@@ -71,12 +71,12 @@ impl Resnet {
         let map = self.norm2.map(&inner)?;
         let conv = self.conv2.for_bands(View::normed(&inner, &map))?;
         let mut out = inner.next(1, self.outputs);
-        for lines in out.cuts() {
-            let residual = shortcut.numbers(lines.clone());
-            let band = conv.band(View::normed(&inner, &map), &lines, Some(&residual));
-            shortcut.release(lines.end);
-            inner.release(lines.end - 1);
-            out.push(lines, band);
+        for group in out.cuts() {
+            group.make(&mut out, |lines| {
+                conv.band(View::normed(&inner, &map), lines, Some(&shortcut.numbers(lines.clone())))
+            });
+            shortcut.release(group.end());
+            inner.release(group.end() - 1);
         }
         Ok(out)
     }
@@ -89,12 +89,11 @@ impl Resnet {
             self.conv_shortcut.as_ref().map(|conv| conv.for_bands(View::plain(x))).transpose()?;
         let mut inner = x.next(1, self.outputs);
         let mut shortcut = conv_shortcut.as_ref().map(|_| x.next(1, self.outputs));
-        for lines in inner.cuts() {
-            inner.push(lines.clone(), conv.band(View::normed(x, &map), &lines, None));
+        for group in inner.cuts() {
+            group.make(&mut inner, |lines| conv.band(View::normed(x, &map), lines, None));
             if let (Some(conv), Some(shortcut)) = (&conv_shortcut, &mut shortcut) {
-                let band = conv.band(View::plain(x), &lines, None);
-                x.release(lines.end - 1);
-                shortcut.push(lines, band);
+                group.make(shortcut, |lines| conv.band(View::plain(x), lines, None));
+                x.release(group.end() - 1);
             }
         }
         Ok((inner, shortcut))
@@ -141,10 +140,9 @@ impl Upsample {
     pub fn forward_bands(&self, mut x: Bands) -> Result<Bands> {
         let conv = self.conv.for_bands(View::doubled(&x))?;
         let mut out = x.next(2, self.channels);
-        for lines in out.cuts() {
-            let band = conv.band(View::doubled(&x), &lines, None);
-            x.release((lines.end - 1) / 2);
-            out.push(lines, band);
+        for group in out.cuts() {
+            group.make(&mut out, |lines| conv.band(View::doubled(&x), lines, None));
+            x.release((group.end() - 1) / 2);
         }
         Ok(out)
     }
@@ -178,10 +176,9 @@ impl OutputHead {
         let map = self.conv_norm_out.map(&x)?;
         let conv = self.conv_out.for_bands(View::normed(&x, &map))?;
         let mut out = x.next(1, self.outputs).kept_in(DType::F32);
-        for lines in x.cuts() {
-            let band = conv.band(View::normed(&x, &map), &lines, None);
-            x.release(lines.end - 1);
-            out.push(lines, band);
+        for group in x.cuts() {
+            group.make(&mut out, |lines| conv.band(View::normed(&x, &map), lines, None));
+            x.release(group.end() - 1);
         }
         out.whole()
     }

@@ -4,6 +4,7 @@
 //! A band is normalised, bent and enlarged on its way into a convolution, and rounded to the type that it is kept in on
 //! its way out. A pixel depends, to the last bit, neither on the bands' heights nor on the number of threads.
 
+use super::cpu::hands::Crew;
 use super::cpu::isa::Isa;
 use super::cpu::norm::map_channels;
 use super::cpu::shared::{Slot, filled};
@@ -18,11 +19,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Pixels of a band for each thread: enough to share out and to read a convolution's weights for, few enough that caches hold
-/// what is between two layers.
-const PIXELS: usize = 1 << 11;
+/// Pixels of a band: enough to read a convolution's weights for, few enough that caches hold what is between two layers.
+const PIXELS: usize = 1 << 12;
 /// The fewest lines of a band: two more are normalised and bent for it, which those around it need too.
-const FEWEST: usize = 8;
+const FEWEST: usize = 4;
 /// Lines of a band are a multiple of this, so that minimal filtering has the same tiles in every band.
 const LINES: usize = 4;
 /// Numbers of a part of what is kept in bf16: two of the system's large pages.
@@ -75,10 +75,9 @@ impl Bands {
     /// The picture `[1, H, W, C]`, to be kept in bf16 or else in f32.
     pub fn of(picture: Tensor, dtype: DType) -> Result<Self> {
         let (_, height, width, channels) = picture.dims4()?;
-        let most = PIXELS * rayon::current_num_threads();
         let (size, bands) = ((height, width), VecDeque::new());
-        let mut bands =
-            Self { size, channels, dtype, most, fewest: FEWEST, bands, spares: Spares::default() };
+        let spares = Spares::default();
+        let mut bands = Self { size, channels, dtype, most: PIXELS, fewest: FEWEST, bands, spares };
         bands.push(0..height, read(&plain(&picture)?).slice()?.to_vec());
         Ok(bands)
     }
@@ -94,12 +93,13 @@ impl Bands {
         Self { dtype, ..self }
     }
 
-    /// Lines of the bands that all of the picture is to be made in.
-    pub fn cuts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    /// Lines of the bands that all of the picture is to be made in, in groups that are made at the same time.
+    pub fn cuts(&self) -> Vec<Group> {
         let (height, width) = self.size;
         let most = (self.most / width).max(self.fewest);
         let step = height.div_ceil(height.div_ceil(most).max(1)).next_multiple_of(LINES);
-        (0..height).step_by(step).map(move |from| from..height.min(from + step))
+        let bands: Vec<_> = (0..height).step_by(step).map(|from| from..height.min(from + step)).collect();
+        bands.chunks(rayon::current_num_threads()).map(|bands| Group { bands: bands.to_vec() }).collect()
     }
 
     /// Adds the band of `lines`, which follow those of the last one.
@@ -165,7 +165,7 @@ impl Bands {
     pub fn numbers(&self, lines: Range<usize>) -> Cow<'_, [f32]> {
         match self.bands.iter().find(|(band, _)| *band == lines) {
             Some((_, Kept::F32(numbers))) => Cow::Borrowed(numbers),
-            _ => Cow::Owned(View { of: self, map: None, times: 1 }.window(lines, 0)),
+            _ => Cow::Owned(View::plain(self).window(Isa::current(), lines, 0)),
         }
     }
 
@@ -173,6 +173,26 @@ impl Bands {
     pub fn whole(&self) -> Result<Tensor> {
         let (height, width) = self.size;
         tensor(self.numbers(0..height).into_owned(), (1, height, width, self.channels))
+    }
+}
+
+/// Bands that follow each other, one for each thread: each is a thread's own, and threads wait for each other at the end alone.
+#[derive(Debug)]
+pub struct Group {
+    bands: Vec<Range<usize>>,
+}
+
+impl Group {
+    /// The line behind the last.
+    pub fn end(&self) -> usize {
+        self.bands.last().map_or(0, |lines| lines.end)
+    }
+
+    /// Adds each band that `make` makes of its lines to `to`.
+    pub fn make(&self, to: &mut Bands, make: impl Fn(&Range<usize>) -> Vec<f32> + Sync) {
+        let crew = Crew::new(rayon::current_num_threads(), self.bands.len());
+        let made: Vec<_> = self.bands.par_iter().map(|lines| crew.with(|| make(lines))).collect();
+        self.bands.iter().zip(made).for_each(|(lines, band)| to.push(lines.clone(), band));
     }
 }
 
@@ -210,10 +230,9 @@ impl<'a> View<'a> {
     }
 
     /// `lines` of what is seen with `margin` pixels around them, zeros outside the picture.
-    pub(super) fn window(&self, lines: Range<usize>, margin: usize) -> Vec<f32> {
+    pub(super) fn window(&self, isa: Isa, lines: Range<usize>, margin: usize) -> Vec<f32> {
         let (height, width) = self.size();
         let length = (width + 2 * margin) * self.of.channels;
-        let isa = Isa::current();
         let write = |out: &mut [Slot]| {
             out.par_chunks_mut(length).enumerate().for_each(|(at, out)| {
                 let line = (lines.start + at).checked_sub(margin).filter(|line| *line < height);
@@ -288,8 +307,8 @@ mod tests {
         let mut whole = Bands::of(picture.clone(), dtype).unwrap();
         (whole.most, whole.fewest) = (lines * WIDTH, LINES);
         let mut bands = whole.next(1, CHANNELS);
-        for lines in bands.cuts() {
-            bands.push(lines.clone(), whole.numbers(lines).into_owned());
+        for group in bands.cuts() {
+            group.make(&mut bands, |lines| whole.numbers(lines.clone()).into_owned());
         }
         bands
     }
@@ -299,9 +318,11 @@ mod tests {
         let conv = conv.for_bands(view).unwrap();
         let residual = residual.map(|residual| Bands::of(residual.clone(), DType::F32).unwrap());
         let mut out = view.of.next(view.times, outputs).kept_in(DType::F32);
-        for lines in out.cuts() {
-            let residual = residual.as_ref().map(|residual| residual.numbers(lines.clone()));
-            out.push(lines.clone(), conv.band(view, &lines, residual.as_deref()));
+        for group in out.cuts() {
+            group.make(&mut out, |lines| {
+                let residual = residual.as_ref().map(|residual| residual.numbers(lines.clone()));
+                conv.band(view, lines, residual.as_deref())
+            });
         }
         out.whole().unwrap()
     }

@@ -193,7 +193,7 @@ impl BandConv<'_> {
     /// The band of `lines`, which begin at a multiple of four, plus `residual` of its size.
     pub fn band(&self, view: View, lines: &Range<usize>, residual: Option<&[f32]>) -> Vec<f32> {
         let (margin, width) = (self.kernel / 2, view.size().1);
-        let window = view.window(lines.clone(), margin);
+        let window = view.window(self.prepared.isa(), lines.clone(), margin);
         let stored = (lines.len() + 2 * margin, width + 2 * margin);
         let out = (lines.len(), width);
         let walk = Walk { stored, seen: stored, out, kernel: self.kernel, stride: 1, before: 0 };

@@ -99,9 +99,7 @@ impl GroupNorm {
     pub fn map(&self, bands: &Bands) -> Result<Vec<f32>> {
         let GroupKind::Cpu { scale, groups } = &self.kind else { return Err(elsewhere()) };
         let mut moments = Moments::new(bands.channels());
-        for line in bands.lines() {
-            moments.add(Isa::current(), line);
-        }
+        moments.add(Isa::current(), bands.lines());
         Ok(moments.maps(*groups, scale.affine()))
     }
 }

@@ -37,7 +37,7 @@ pub fn group_norm(
         .par_chunks(picture)
         .map(|picture| {
             let mut moments = Moments::new(channels);
-            moments.add(isa, Values::F32(picture));
+            moments.add(isa, [Values::F32(picture)].into_iter());
             moments.maps(groups, affine)
         })
         .collect();
@@ -67,16 +67,18 @@ impl Moments {
         Self { pixels: 0.0, channels: vec![(0.0, 0.0); channels] }
     }
 
-    /// Adds the next `pixels` `[.., C]` of the picture.
-    pub fn add(&mut self, isa: Isa, pixels: Values) {
+    /// Adds the next pixels of the picture, in parts `[.., C]`.
+    pub fn add<'a>(&mut self, isa: Isa, parts: impl Iterator<Item = Values<'a>>) {
         let channels = self.channels.len();
-        let chunk = PIXELS * channels;
-        let part = |at: usize| at * chunk..pixels.len().min((at + 1) * chunk);
-        let mut moments = vec![0f32; pixels.len().div_ceil(chunk) * 2 * channels];
-        let chunks = moments.par_chunks_mut(2 * channels).enumerate();
-        chunks.for_each(|(at, moments)| channel_moments(isa, pixels.part(part(at)), moments));
-        for (at, moments) in moments.chunks_exact(2 * channels).enumerate() {
-            self.join((part(at).len() / channels) as f64, moments.split_at(channels));
+        // All at once: a line of a small picture is too little to share out.
+        let chunks: Vec<Values> = parts.flat_map(|part| chunks(part, PIXELS * channels)).collect();
+        let mut moments = vec![0f32; chunks.len() * 2 * channels];
+        moments
+            .par_chunks_mut(2 * channels)
+            .zip(&chunks)
+            .for_each(|(moments, pixels)| channel_moments(isa, *pixels, moments));
+        for (pixels, moments) in chunks.iter().zip(moments.chunks_exact(2 * channels)) {
+            self.join((pixels.len() / channels) as f64, moments.split_at(channels));
         }
     }
 
@@ -110,6 +112,11 @@ impl Moments {
         }
         map
     }
+}
+
+/// `values` in chunks of up to `length`.
+fn chunks(values: Values, length: usize) -> impl Iterator<Item = Values> {
+    (0..values.len()).step_by(length).map(move |from| values.part(from..values.len().min(from + length)))
 }
 
 vectorised!(

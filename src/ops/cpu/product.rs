@@ -59,6 +59,11 @@ impl<'a> Prepared<'a> {
         Self { isa, weight, filtered, kind: Kind::of(isa, whole, weight) }
     }
 
+    /// The instructions that it is for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// [`multiply`] for a part that begins a multiple of four lines below the top of the whole.
     ///
     /// # Panics
