@@ -196,10 +196,12 @@ pub unsafe fn unit<V: Vector>(values: &[f32], chain: usize) -> f32 {
 #[inline(always)]
 unsafe fn greatest<V: Vector>(values: &[f32]) -> f32 {
     let mut lanes = [0.0; WIDEST];
-    // SAFETY: vectors lie within what is read and written; the rest is the caller's promise.
+    // SAFETY: no vector is wider than what is written; the rest is the caller's promise.
     unsafe {
         let mut greatest = V::splat(0.0);
-        each::<V>(values, |value| greatest = greatest.or_greater_magnitude(value));
+        for at in (0..values.len()).step_by(V::LANES) {
+            greatest = greatest.or_greater_magnitude(vector(values, at));
+        }
         greatest.store(lanes.as_mut_ptr());
     }
     // Magnitudes are in the order of their bits.
@@ -210,32 +212,29 @@ unsafe fn greatest<V: Vector>(values: &[f32]) -> f32 {
 #[inline(always)]
 unsafe fn relative_length<V: Vector>(values: &[f32], greatest: f32) -> f32 {
     let mut lanes = [0.0; WIDEST];
-    // SAFETY: vectors lie within what is read and written; the rest is the caller's promise.
+    // SAFETY: no vector is wider than what is written; the rest is the caller's promise.
     unsafe {
         let (inverse, mut squares) = (V::splat(1.0 / greatest), V::splat(0.0));
-        each::<V>(values, |value| {
-            let value = value.times(inverse);
+        for at in (0..values.len()).step_by(V::LANES) {
+            let value = vector::<V>(values, at).times(inverse);
             squares = squares.plus(value.times(value));
-        });
+        }
         squares.store(lanes.as_mut_ptr());
     }
     lanes.iter().sum::<f32>().sqrt()
 }
 
-/// Calls `work` with all values, the last of which zeros may follow.
+/// The numbers from `at` on, and zeros behind the last.
 #[inline(always)]
-unsafe fn each<V: Vector>(values: &[f32], mut work: impl FnMut(V)) {
-    let whole = values.len() / V::LANES * V::LANES;
-    for at in (0..whole).step_by(V::LANES) {
-        // SAFETY: the vector lies within the values; the rest is the caller's promise.
-        work(unsafe { V::load(values.as_ptr().add(at)) });
+unsafe fn vector<V: Vector>(values: &[f32], at: usize) -> V {
+    if values.len() >= at + V::LANES {
+        // SAFETY: there are as many numbers; the rest is the caller's promise.
+        return unsafe { V::load(values.as_ptr().add(at)) };
     }
-    if whole < values.len() {
-        let mut last = [0.0; WIDEST];
-        last[..values.len() - whole].copy_from_slice(&values[whole..]);
-        // SAFETY: no vector is wider than this; the rest is the caller's promise.
-        work(unsafe { V::load(last.as_ptr()) });
-    }
+    let mut last = [0.0; WIDEST];
+    last[..values.len() - at].copy_from_slice(&values[at..]);
+    // SAFETY: no vector is wider; the rest is the caller's promise.
+    unsafe { V::load(last.as_ptr()) }
 }
 
 /// The greater of two units; what is not a number is greater than all.

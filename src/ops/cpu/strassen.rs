@@ -240,37 +240,31 @@ impl Loop for TwoRows<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let Self { rows, cut, out } = self;
-        // SAFETY: the caller's promise.
-        scale_two_rows_by(rows, cut, out, |values| unsafe { unit::<V>(values, cut.chain) });
-    }
-}
-
-/// [`scale_two_rows`], where `unit` tells the unit of a chain of one.
-#[inline(always)]
-fn scale_two_rows_by(rows: &[f32], cut: Cut, out: &mut [Slot], unit: impl Fn(&[f32]) -> f32) {
-    let (even, odd) = rows.split_at(rows.len() / 2);
-    let (factors, units) = out.split_at_mut(TERMS * cut.pairs / 2);
-    let chains = even.chunks_exact(2 * cut.chain).zip(odd.chunks_exact(2 * cut.chain));
-    for (((even, odd), factors), out) in
-        chains.zip(factors.chunks_exact_mut(TERMS * cut.chain / 2)).zip(units)
-    {
-        let unit = greater(unit(even), unit(odd));
-        let factor = factor(unit);
-        let factors = halves(factors);
-        for at in (0..cut.chain).step_by(LANES) {
-            let (a11, a12) = (scaled(even, at, factor), scaled(even, cut.chain + at, factor));
-            let (a21, a22) = (scaled(odd, at, factor), scaled(odd, cut.chain + at, factor));
-            let s1 = plus(a21, a22);
-            let s2 = minus(s1, a11);
-            let terms = [a11, s2, minus(a11, a21), s1, a12, minus(a12, s2), a22];
-            for (term, values) in terms.iter().enumerate() {
-                let out = &mut factors[term * cut.chain + at..][..LANES];
-                for lane in 0..LANES {
-                    out[lane].write(values[lane]);
+        let (even, odd) = rows.split_at(rows.len() / 2);
+        let (factors, units) = out.split_at_mut(TERMS * cut.pairs / 2);
+        let chains = even.chunks_exact(2 * cut.chain).zip(odd.chunks_exact(2 * cut.chain));
+        for (((even, odd), factors), out) in
+            chains.zip(factors.chunks_exact_mut(TERMS * cut.chain / 2)).zip(units)
+        {
+            // SAFETY: the caller's promise.
+            let unit = unsafe { greater(unit::<V>(even, cut.chain), unit::<V>(odd, cut.chain)) };
+            let factor = factor(unit);
+            let factors = halves(factors);
+            for at in (0..cut.chain).step_by(LANES) {
+                let (a11, a12) = (scaled(even, at, factor), scaled(even, cut.chain + at, factor));
+                let (a21, a22) = (scaled(odd, at, factor), scaled(odd, cut.chain + at, factor));
+                let s1 = plus(a21, a22);
+                let s2 = minus(s1, a11);
+                let terms = [a11, s2, minus(a11, a21), s1, a12, minus(a12, s2), a22];
+                for (term, values) in terms.iter().enumerate() {
+                    let out = &mut factors[term * cut.chain + at..][..LANES];
+                    for lane in 0..LANES {
+                        out[lane].write(values[lane]);
+                    }
                 }
             }
+            out.write(unit);
         }
-        out.write(unit);
     }
 }
 

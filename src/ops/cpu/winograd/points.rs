@@ -96,8 +96,8 @@ impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Taps<'_, F, R, P>
                 let mut columns = [[V::splat(0.0); P]; TAPS];
                 for (x, column) in columns.iter_mut().enumerate() {
                     let from = self.taps.as_ptr().add(x * step + first);
-                    let down = |y: usize| from.add(y * TAPS * step);
-                    *column = F::taps([V::load(down(0)), V::load(down(1)), V::load(down(2))]);
+                    let (middle, bottom) = (from.add(TAPS * step), from.add(2 * TAPS * step));
+                    *column = F::taps([V::load(from), V::load(middle), V::load(bottom)]);
                 }
                 for y in 0..P {
                     let to = self.points.as_mut_ptr().add(y * P * step + first);
@@ -148,18 +148,23 @@ impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Pairs<'_, F, R, P
                 let [firsts, seconds] = &mut columns;
                 for (x, (first_column, second_column)) in firsts.iter_mut().zip(seconds).enumerate() {
                     let from = taps.as_ptr().add(x * each + first);
-                    let [a, b, c] = [0, 1, 2].map(|y| V::load_pairs(from.add(y * TAPS * each)));
+                    // No closure: the compiler might leave it, and its instructions, a function of its own.
+                    let a = V::load_pairs(from);
+                    let b = V::load_pairs(from.add(TAPS * each));
+                    let c = V::load_pairs(from.add(2 * TAPS * each));
                     *first_column = F::taps([a[0], b[0], c[0]]);
                     *second_column = F::taps([a[1], b[1], c[1]]);
                 }
                 let factors = factors.as_ptr().add(first % COLUMNS);
                 for y in 0..P {
                     let to = points.as_mut_ptr().add(y * P * step + first);
-                    let lines = [F::taps(across(&columns[0], y)), F::taps(across(&columns[1], y))];
-                    for x in 0..P {
+                    let firsts = F::taps(across(&columns[0], y));
+                    let seconds = F::taps(across(&columns[1], y));
+                    for (x, (first, second)) in firsts.into_iter().zip(seconds).enumerate() {
                         let factor = V::load(factors.add((y * P + x) * COLUMNS));
-                        let halves = lines.map(|line| line[x].times(factor).plus(V::splat(ROUNDED)));
-                        V::store_halves(halves, to.add(x * step));
+                        let first = first.times(factor).plus(V::splat(ROUNDED));
+                        let second = second.times(factor).plus(V::splat(ROUNDED));
+                        V::store_halves([first, second], to.add(x * step));
                     }
                 }
             }
@@ -221,7 +226,9 @@ impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Products<'_, F, R
                 }
                 for y in 0..R {
                     let mut line = F::results(across(&columns, y));
-                    line.iter_mut().for_each(|value| *value = value.plus(bias));
+                    for value in &mut line {
+                        *value = value.plus(bias);
+                    }
                     to.put(line, y, first);
                 }
             }
