@@ -120,8 +120,10 @@ fn pack_keys<T: Operand>(sizes: &Sizes, pair: usize, k: &[f32], out: &mut [Slot<
     scratch::with([ROWS * sizes.width; 2], |[columns, room]| {
         for (tile, out) in out.chunks_mut(ROWS * sizes.width / T::STEPS).enumerate() {
             let count = out.len() * T::STEPS / sizes.width;
-            let rows: [&[f32]; ROWS] =
-                std::array::from_fn(|i| slice(sizes, k, pair, (sizes.keys, tile * ROWS + i.min(count - 1))));
+            let mut rows = [&k[..0]; ROWS];
+            for (i, row) in rows[..count].iter_mut().enumerate() {
+                *row = slice(sizes, k, pair, (sizes.keys, tile * ROWS + i));
+            }
             transpose(&rows[..count], columns, count);
             out.write_copy_of_slice(T::of(&columns[..count * sizes.width], count, room));
         }
@@ -187,9 +189,10 @@ impl<T: Operand> Heads<'_, T> {
     /// Queries as columns `[width, 32]`, scaled for powers of two; zeros behind the last.
     fn pack_queries(&self, pair: usize, queries: Range<usize>, out: &mut [f32]) {
         let Sizes { queries: length, width, .. } = self.sizes;
-        let rows: [&[f32]; QUERIES] = std::array::from_fn(|i| {
-            slice(&self.sizes, self.q, pair, (length, (queries.start + i).min(queries.end - 1)))
-        });
+        let mut rows = [&self.q[..0]; QUERIES];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = slice(&self.sizes, self.q, pair, (length, (queries.start + i).min(queries.end - 1)));
+        }
         transpose(&rows, out, QUERIES);
         let scale = std::f32::consts::LOG2_E / (width as f32).sqrt();
         out.iter_mut().for_each(|value| *value *= scale);

@@ -198,11 +198,12 @@ unsafe fn greatest<V: Vector>(values: &[f32]) -> f32 {
     let mut lanes = [0.0; WIDEST];
     // SAFETY: no vector is wider than what is written; the rest is the caller's promise.
     unsafe {
-        let mut greatest = V::splat(0.0);
-        for at in (0..values.len()).step_by(V::LANES) {
+        let (mut greatest, mut other) = (V::splat(0.0), V::splat(0.0));
+        for at in (0..values.len()).step_by(2 * V::LANES) {
             greatest = greatest.or_greater_magnitude(vector(values, at));
+            other = other.or_greater_magnitude(vector(values, at + V::LANES));
         }
-        greatest.store(lanes.as_mut_ptr());
+        greatest.or_greater_magnitude(other).store(lanes.as_mut_ptr());
     }
     // Magnitudes are in the order of their bits.
     f32::from_bits(lanes.into_iter().map(f32::to_bits).fold(0, u32::max))
@@ -214,25 +215,28 @@ unsafe fn relative_length<V: Vector>(values: &[f32], greatest: f32) -> f32 {
     let mut lanes = [0.0; WIDEST];
     // SAFETY: no vector is wider than what is written; the rest is the caller's promise.
     unsafe {
-        let (inverse, mut squares) = (V::splat(1.0 / greatest), V::splat(0.0));
-        for at in (0..values.len()).step_by(V::LANES) {
+        let inverse = V::splat(1.0 / greatest);
+        let (mut squares, mut others) = (V::splat(0.0), V::splat(0.0));
+        for at in (0..values.len()).step_by(2 * V::LANES) {
             let value = vector::<V>(values, at).times(inverse);
             squares = squares.plus(value.times(value));
+            let value = vector::<V>(values, at + V::LANES).times(inverse);
+            others = others.plus(value.times(value));
         }
-        squares.store(lanes.as_mut_ptr());
+        squares.plus(others).store(lanes.as_mut_ptr());
     }
     lanes.iter().sum::<f32>().sqrt()
 }
 
-/// The numbers from `at` on, and zeros behind the last.
+/// The numbers from `at` on, if any, and zeros behind the last.
 #[inline(always)]
 unsafe fn vector<V: Vector>(values: &[f32], at: usize) -> V {
     if values.len() >= at + V::LANES {
         // SAFETY: there are as many numbers; the rest is the caller's promise.
         return unsafe { V::load(values.as_ptr().add(at)) };
     }
-    let mut last = [0.0; WIDEST];
-    last[..values.len() - at].copy_from_slice(&values[at..]);
+    let (mut last, rest) = ([0.0; WIDEST], values.get(at..).unwrap_or_default());
+    last[..rest.len()].copy_from_slice(rest);
     // SAFETY: no vector is wider; the rest is the caller's promise.
     unsafe { V::load(last.as_ptr()) }
 }

@@ -15,7 +15,6 @@ use super::tile::{COLUMNS, Integers, ROWS, Run, Settled, Step, Units, add_intege
 use super::vector::{Loop, Vector, run};
 use super::weight::{ScaledPanel, Weight};
 use rayon::prelude::*;
-use std::array::from_fn;
 use std::ops::Range;
 
 /// The fewest rows of a picture that repay sums of columns.
@@ -73,8 +72,9 @@ pub fn fits(inputs: usize, outputs: usize) -> bool {
 /// If the weight is not integers, or [`repays`] does not hold.
 pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<f32> {
     let cut = Cut::of(weight.depth() / 2);
-    let pairs = left.len() / left_length(cut);
-    let product = Product { isa, cut, left, weight, finish };
+    let length = left_length(cut);
+    let pairs = left.len() / length;
+    let product = Product { isa, cut, left, length, weight, finish };
     let write = |out: &mut [Slot]| {
         let out = Shared::new(out);
         let blocks = pairs.div_ceil(BLOCK).max(1);
@@ -114,6 +114,8 @@ struct Product<'a> {
     isa: Isa,
     cut: Cut,
     left: &'a [f32],
+    /// Its elements for a pair of rows.
+    length: usize,
     weight: &'a Weight,
     finish: Finish<'a>,
 }
@@ -137,7 +139,7 @@ impl Product<'_> {
                     let waiting = &mut waiting[place..][..tile.len()];
                     let last = chain + 1 == chains;
                     let units = Units {
-                        rows: from_fn(|at| self.unit(rows.start + at.min(rows.len() - 1), chain)),
+                        rows: self.units(&rows, chain),
                         columns: last.then(|| self.panel(2 * two).units),
                     };
                     for term in 0..TERMS {
@@ -156,9 +158,13 @@ impl Product<'_> {
         });
     }
 
-    /// The unit of a chain of a pair of rows.
-    fn unit(&self, pair: usize, chain: usize) -> f32 {
-        self.left(pair)[TERMS * self.cut.pairs / 2 + chain]
+    /// The units of a chain of pairs of rows.
+    fn units(&self, pairs: &Range<usize>, chain: usize) -> [f32; ROWS] {
+        let mut units = [0.0; ROWS];
+        for (unit, left) in units.iter_mut().zip(self.left(pairs).chunks_exact(self.length)) {
+            *unit = left[TERMS * self.cut.pairs / 2 + chain];
+        }
+        units
     }
 
     /// A half of a chain in a panel.
@@ -195,10 +201,9 @@ impl Product<'_> {
         })
     }
 
-    /// What the factors of all terms of a pair of rows are, and their units.
-    fn left(&self, pair: usize) -> &[f32] {
-        let length = left_length(self.cut);
-        &self.left[pair * length..][..length]
+    /// What the factors of all terms of pairs of rows are, and their units.
+    fn left(&self, pairs: &Range<usize>) -> &[f32] {
+        &self.left[pairs.start * self.length..pairs.end * self.length]
     }
 
     /// Adds a term to the sums of a tile `[2 panels, rows, 2, 32]`.
@@ -211,10 +216,9 @@ impl Product<'_> {
     ) {
         let (count, half) = (rows.len(), self.cut.chain / 2);
         let from = (right.chain * TERMS + term) * half;
-        let factors: [&[u32]; ROWS] =
-            from_fn(|at| &bits(self.left(rows.start + at.min(count - 1)))[from..from + half]);
         let next = NEXT.iter().position(|next| *next == term).and_then(|at| right.next[at]);
-        let integers = Integers { a: Run::of_rows(&factors[..count]), b: right.factors[term].into(), next };
+        let a = Run::of_matrix(bits(self.left(rows)), self.length, from..from + half);
+        let integers = Integers { a, b: right.factors[term].into(), next };
         let place = |(row, panel): Quarter| (2 * panel * count + row) * COLUMNS;
         let step = |(from, to, last): Sum| Step { from: from.map(place), to: place(to), last };
         match *SUMS[term] {
@@ -272,7 +276,11 @@ impl Loop for TwoRows<'_> {
 #[inline(always)]
 fn scaled(row: &[f32], at: usize, factor: f32) -> [u16; LANES] {
     let numbers = &row[at..][..LANES];
-    from_fn(|lane| rounded(numbers[lane], factor))
+    let mut integers = [0; LANES];
+    for lane in 0..LANES {
+        integers[lane] = rounded(numbers[lane], factor);
+    }
+    integers
 }
 
 vectorised!(
@@ -297,18 +305,27 @@ fn add_columns_inner<const FUSED: bool>(quarters: [&[u32]; 4], sums: &mut [u32])
 
 #[inline(always)]
 fn lanes(numbers: &[u16], at: usize) -> [u16; LANES] {
-    let numbers = &numbers[at..][..LANES];
-    from_fn(|lane| numbers[lane])
+    let mut lanes = [0; LANES];
+    lanes.copy_from_slice(&numbers[at..][..LANES]);
+    lanes
 }
 
 #[inline(always)]
 fn plus(a: [u16; LANES], b: [u16; LANES]) -> [u16; LANES] {
-    from_fn(|lane| a[lane].wrapping_add(b[lane]))
+    let mut result = [0; LANES];
+    for lane in 0..LANES {
+        result[lane] = a[lane].wrapping_add(b[lane]);
+    }
+    result
 }
 
 #[inline(always)]
 fn minus(a: [u16; LANES], b: [u16; LANES]) -> [u16; LANES] {
-    from_fn(|lane| a[lane].wrapping_sub(b[lane]))
+    let mut result = [0; LANES];
+    for lane in 0..LANES {
+        result[lane] = a[lane].wrapping_sub(b[lane]);
+    }
+    result
 }
 
 #[cfg(test)]

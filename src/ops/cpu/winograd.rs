@@ -289,16 +289,18 @@ impl Convolution<'_> {
     fn read<'a, const P: usize>(&'a self, tile: usize, zeros: &'a [f32]) -> [[&'a [f32]; P]; P] {
         let (picture, y, x) = self.grid.place(tile);
         let Walk { stored, .. } = self.patches.walk;
-        let lines: [_; P] = from_fn(|down| self.patches.walk.seen_line(y + down));
         let columns: [_; P] = from_fn(|across| self.patches.walk.seen_column(x + across));
-        let pixel = |line: Option<usize>, column: Option<usize>| match (line, column) {
-            (Some(line), Some(column)) => {
-                let pixel = (picture * stored.0 + line) * stored.1 + column;
-                &self.patches.data[pixel * zeros.len()..][..zeros.len()]
+        let mut pixels = [[zeros; P]; P];
+        for (down, pixels) in pixels.iter_mut().enumerate() {
+            let Some(line) = self.patches.walk.seen_line(y + down) else { continue };
+            let first = (picture * stored.0 + line) * stored.1;
+            for (pixel, column) in pixels.iter_mut().zip(columns) {
+                if let Some(column) = column {
+                    *pixel = &self.patches.data[(first + column) * zeros.len()..][..zeros.len()];
+                }
             }
-            _ => zeros,
-        };
-        from_fn(|down| from_fn(|across| pixel(lines[down], columns[across])))
+        }
+        pixels
     }
 
     /// The products at all points, `[points, tiles, 32]`, of pixels `[points, tiles, length]` and a panel's `points`
