@@ -159,9 +159,9 @@ impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Pairs<'_, F, R, P
                 for y in 0..P {
                     let to = points.as_mut_ptr().add(y * P * step + first);
                     let lines = [F::taps(across(&columns[0], y)), F::taps(across(&columns[1], y))];
-                    for x in 0..P {
+                    for (x, first) in lines[0].iter().enumerate() {
                         let factor = V::load(factors.add((y * P + x) * COLUMNS));
-                        let first = lines[0][x].times(factor).plus(V::splat(ROUNDED));
+                        let first = first.times(factor).plus(V::splat(ROUNDED));
                         let second = lines[1][x].times(factor).plus(V::splat(ROUNDED));
                         V::store_halves([first, second], to.add(x * step));
                     }
