@@ -37,7 +37,7 @@ pub fn group_norm(
         .par_chunks(picture)
         .map(|picture| {
             let mut moments = Moments::new(channels);
-            moments.add(isa, [Values::F32(picture)].into_iter());
+            moments.add(isa, std::iter::once(Values::F32(picture)));
             moments.maps(groups, affine)
         })
         .collect();
