@@ -4,9 +4,10 @@
 //! A band is normalised, bent and enlarged on its way into a convolution, and rounded to the type that it is kept in on
 //! its way out. A pixel depends, to the last bit, neither on the bands' heights nor on the number of threads.
 
-use super::cpu::hands::Crew;
+use super::cpu::hands::share_out;
 use super::cpu::isa::Isa;
 use super::cpu::norm::map_channels;
+use super::cpu::product::ranges;
 use super::cpu::shared::{Slot, filled};
 use super::cpu::values::{Kept, Values, append_rounded, repeat};
 use super::host::{holds, plain, read, tensor};
@@ -21,9 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Pixels of a band: enough to read a convolution's weights for, few enough that caches hold what is between two layers.
 const PIXELS: usize = 1 << 12;
-/// The fewest lines of a band: two more are normalised and bent for it, which those around it need too.
-const FEWEST: usize = 4;
-/// Lines of a band are a multiple of this, so that minimal filtering has the same tiles in every band.
+/// Lines of a band are a multiple of this, so that minimal filtering has the same tiles in every band. Two more are normalised and bent
+/// for each, which those around it need too.
 const LINES: usize = 4;
 /// Numbers of a part of what is kept in bf16: two of the system's large pages.
 const PART: usize = 1 << 21;
@@ -34,9 +34,8 @@ pub struct Bands {
     size: (usize, usize),
     channels: usize,
     dtype: DType,
-    /// The most pixels of a band of more than `fewest` lines.
+    /// The most pixels of a band of more than [`LINES`] lines.
     most: usize,
-    fewest: usize,
     /// Lines of each band, or in bf16 of each part of the picture, and its numbers.
     bands: VecDeque<(Range<usize>, Kept)>,
     spares: Spares,
@@ -77,7 +76,7 @@ impl Bands {
         let (_, height, width, channels) = picture.dims4()?;
         let (size, bands) = ((height, width), VecDeque::new());
         let spares = Spares::default();
-        let mut bands = Self { size, channels, dtype, most: PIXELS, fewest: FEWEST, bands, spares };
+        let mut bands = Self { size, channels, dtype, most: PIXELS, bands, spares };
         bands.push(0..height, read(&plain(&picture)?).slice()?.to_vec());
         Ok(bands)
     }
@@ -96,9 +95,9 @@ impl Bands {
     /// Lines of the bands that all of the picture is to be made in, in groups that are made at the same time.
     pub fn cuts(&self) -> Vec<Group> {
         let (height, width) = self.size;
-        let most = (self.most / width).max(self.fewest);
+        let most = (self.most / width).max(LINES);
         let step = height.div_ceil(height.div_ceil(most).max(1)).next_multiple_of(LINES);
-        let bands: Vec<_> = (0..height).step_by(step).map(|from| from..height.min(from + step)).collect();
+        let bands: Vec<_> = ranges(height, step).collect();
         bands.chunks(rayon::current_num_threads()).map(|bands| Group { bands: bands.to_vec() }).collect()
     }
 
@@ -190,8 +189,7 @@ impl Group {
 
     /// Adds each band that `make` makes of its lines to `to`.
     pub fn make(&self, to: &mut Bands, make: impl Fn(&Range<usize>) -> Vec<f32> + Sync) {
-        let crew = Crew::new(rayon::current_num_threads(), self.bands.len());
-        let made: Vec<_> = self.bands.par_iter().map(|lines| crew.with(|| make(lines))).collect();
+        let made = share_out(self.bands.len(), |at| make(&self.bands[at]));
         self.bands.iter().zip(made).for_each(|(lines, band)| to.push(lines.clone(), band));
     }
 }
@@ -305,7 +303,7 @@ mod tests {
     /// `picture` in bands of up to `lines` lines.
     fn cut(picture: &Tensor, dtype: DType, lines: usize) -> Bands {
         let mut whole = Bands::of(picture.clone(), dtype).unwrap();
-        (whole.most, whole.fewest) = (lines * WIDTH, LINES);
+        whole.most = lines * WIDTH;
         let mut bands = whole.next(1, CHANNELS);
         for group in bands.cuts() {
             group.make(&mut bands, |lines| whole.numbers(lines.clone()).into_owned());

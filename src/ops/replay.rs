@@ -1,10 +1,9 @@
 //! Running a network's body again and again on inputs of the same shapes.
 
-use super::cpu::hands::Crew;
+use super::cpu::hands::share_out;
 use super::host::{holds, in_pool};
 use crate::error::Result;
 use candle_core::{Tensor, TensorId};
-use rayon::prelude::*;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -103,7 +102,6 @@ fn apart(
     if shares < 2 {
         return in_pool(inputs[0], || work(inputs, made));
     }
-    let crew = Crew::new(threads, shares);
     let share = |share: usize| {
         let (from, to) = (share * rows / shares, (share + 1) * rows / shares);
         // Of what the first rows alone have, what falls to this share.
@@ -113,9 +111,9 @@ fn apart(
         };
         let inputs = inputs.iter().map(|input| own(input)).collect::<Result<Vec<_>>>()?;
         let made = made.iter().map(own).collect::<Result<Vec<_>>>()?;
-        crew.with(|| work(&inputs.iter().collect::<Vec<_>>(), &made))
+        work(&inputs.iter().collect::<Vec<_>>(), &made)
     };
-    let outputs = (0..shares).into_par_iter().map(share).collect::<Result<Vec<_>>>()?;
+    let outputs = share_out(shares, share).into_iter().collect::<Result<Vec<_>>>()?;
     let joined = |output: usize| {
         let parts: Vec<&Tensor> = outputs.iter().map(|outputs| &outputs[output]).collect();
         Ok(Tensor::cat(&parts, 0)?)

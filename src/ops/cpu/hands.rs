@@ -1,5 +1,6 @@
 //! How many threads a piece of work may count on: all, unless others have work of their own meanwhile.
 
+use rayon::prelude::*;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ const TASKS: usize = 4;
 
 /// Threads that share out pieces of work among themselves: those that are done with theirs help with what is left.
 #[derive(Debug)]
-pub struct Crew {
+struct Crew {
     threads: usize,
     /// Pieces of work that are not done.
     left: AtomicUsize,
@@ -34,12 +35,12 @@ impl Drop for Piece<'_> {
 
 impl Crew {
     /// So many threads for so many pieces of work.
-    pub fn new(threads: usize, pieces: usize) -> Arc<Self> {
+    fn new(threads: usize, pieces: usize) -> Arc<Self> {
         Arc::new(Self { threads, left: AtomicUsize::new(pieces) })
     }
 
     /// Does a piece of the work.
-    pub fn with<R>(self: &Arc<Self>, work: impl FnOnce() -> R) -> R {
+    fn with<R>(self: &Arc<Self>, work: impl FnOnce() -> R) -> R {
         let _piece = Piece { crew: self, before: CREW.replace(Some(Arc::clone(self))) };
         work()
     }
@@ -55,6 +56,12 @@ pub fn tasks() -> usize {
     let hands =
         CREW.with_borrow(|crew| crew.as_ref().map_or_else(rayon::current_num_threads, |crew| crew.hands()));
     if hands < 2 { 1 } else { TASKS * hands }
+}
+
+/// What `work` makes of each of so many pieces, which the threads share out among themselves.
+pub fn share_out<R: Send>(pieces: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    let crew = Crew::new(rayon::current_num_threads(), pieces);
+    (0..pieces).into_par_iter().map(|piece| crew.with(|| work(piece))).collect()
 }
 
 #[cfg(test)]

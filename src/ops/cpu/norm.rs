@@ -2,6 +2,7 @@
 
 use super::isa::{Isa, vectorised};
 use super::math::silu;
+use super::product::ranges;
 use super::shared::{Slot, filled};
 use super::values::{Values, Wide};
 use rayon::prelude::*;
@@ -71,7 +72,8 @@ impl Moments {
     pub fn add<'a>(&mut self, isa: Isa, parts: impl Iterator<Item = Values<'a>>) {
         let channels = self.channels.len();
         // All at once: a line of a small picture is too little to share out.
-        let chunks: Vec<Values> = parts.flat_map(|part| chunks(part, PIXELS * channels)).collect();
+        let cut = |part: Values<'a>| ranges(part.len(), PIXELS * channels).map(move |range| part.part(range));
+        let chunks: Vec<Values> = parts.flat_map(cut).collect();
         let mut moments = vec![0f32; chunks.len() * 2 * channels];
         moments
             .par_chunks_mut(2 * channels)
@@ -112,11 +114,6 @@ impl Moments {
         }
         map
     }
-}
-
-/// `values` in chunks of up to `length`.
-fn chunks(values: Values, length: usize) -> impl Iterator<Item = Values> {
-    (0..values.len()).step_by(length).map(move |from| values.part(from..values.len().min(from + length)))
 }
 
 vectorised!(

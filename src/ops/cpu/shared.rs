@@ -61,9 +61,8 @@ impl<'a> Shared<'a> {
     /// # Panics
     /// If the slice ends before.
     pub unsafe fn part(&self, from: usize, count: usize) -> &'a mut [Slot] {
-        assert!(from + count <= self.length, "a part lies within the slice");
         // SAFETY: within the slice, and by the caller's promise nobody else's.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), count) }
+        unsafe { std::slice::from_raw_parts_mut(self.start_of(from..from + count).cast(), count) }
     }
 }
 

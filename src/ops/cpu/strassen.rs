@@ -366,7 +366,12 @@ mod tests {
                 let sum = (0..2).fold(0.0, |sum, chain| {
                     let pairs = cut.range(chain);
                     let part = |row: usize| &data[row * depth + 2 * pairs.start..row * depth + 2 * pairs.end];
-                    let unit = left[(row / 2 + 1) * left_length(cut) - 2 + chain];
+                    let unit = left[(row / 2 + 1) * left_length(cut) - cut.chains() + chain];
+                    // SAFETY: plain loops need no instructions. They add in another order.
+                    let [own, other] =
+                        [row, row ^ 1].map(|row| unsafe { super::unit::<[f32; 4]>(part(row), cut.chain) });
+                    let want = greater(own, other);
+                    assert!((unit - want).abs() <= 1e-6 * want, "{isa:?}: unit {unit} for {want}");
                     let pairs = &panel.pairs[pairs.start * COLUMNS..pairs.end * COLUMNS];
                     sum + exact_sum(part(row), unit, pairs, column % COLUMNS) * unit
                 });

@@ -17,6 +17,7 @@ use super::hands;
 use super::isa::Isa;
 use super::lines::Lines;
 use super::patches::{Patches, Walk};
+use super::product::ranges;
 use super::scratch;
 use super::shared::{Shared, Slot, filled};
 use super::tile::{COLUMNS, Columns, ROWS};
@@ -240,9 +241,7 @@ impl Convolution<'_> {
             1 => panels.len().max(1),
             tasks => (panels.len() * blocks / tasks).clamp(2, panels.len().max(2)),
         };
-        let tasks: Vec<_> = (0..self.grid.count)
-            .step_by(block)
-            .map(|from| from..self.grid.count.min(from + block))
+        let tasks: Vec<_> = ranges(self.grid.count, block)
             .flat_map(|tiles| panels.clone().step_by(chunk).map(move |panel| (tiles.clone(), panel)))
             .collect();
         let each = self.grid.tiles.of_panel(self.weight);
