@@ -72,6 +72,11 @@ impl<'a> Finish<'a> {
         }
     }
 
+    /// Fetches what [`Finish::write`] of a tile of `rows` will read and write into the cache, while its products are computed.
+    pub fn fetch(&self, place: Place, rows: usize, out: Shared) {
+        self.block(place, (rows, 1), 1, out).fetch();
+    }
+
     /// Rows from `row` on that share its bias.
     fn alike(&self, row: usize) -> usize {
         if self.bias.is_some() { self.bias_rows - row % self.bias_rows } else { usize::MAX }
@@ -102,6 +107,22 @@ impl<'a> Finish<'a> {
 }
 
 impl Block<'_> {
+    /// Fetches what is added, and where results go, into the cache.
+    #[inline]
+    pub fn fetch(&self) {
+        for y in 0..self.size.0 {
+            for x in 0..self.size.1 {
+                let at = y * self.line + x * self.pixel;
+                for at in (at..at + self.width).step_by(LINE) {
+                    fetch::<true>(self.out.wrapping_add(at));
+                    if let Some(add) = self.add {
+                        fetch::<false>(add.as_ptr().wrapping_add(at));
+                    }
+                }
+            }
+        }
+    }
+
     /// Writes vectors of results in the columns of the panel from `first` on, those of line `y`, plus what is added to them. Lines
     /// and columns behind the block's, and numbers behind the panel's end, are left out.
     ///
@@ -150,6 +171,28 @@ impl Block<'_> {
             }
         }
     }
+}
+
+/// Numbers of a cache line.
+const LINE: usize = 16;
+
+/// Fetches a line into the first-level cache, to write it if so asked.
+#[inline(always)]
+fn fetch<const WRITE: bool>(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+        // SAFETY: fetching has no effect on what is there, wherever that is.
+        unsafe {
+            if WRITE {
+                _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+            } else {
+                _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 vectorised!(

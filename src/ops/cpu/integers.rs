@@ -62,9 +62,12 @@ impl Product<'_> {
                         let place = (panel - panels.start) * rows.len() + first - rows.start;
                         let place = if chains == 1 { 0 } else { place * COLUMNS };
                         let sums = &mut sums[place..place + tile.len() * COLUMNS];
+                        let place = Place { weight: self.weight, row: first, panel };
+                        if chain + 1 == chains {
+                            self.finish.fetch(place, tile.len(), out);
+                        }
                         self.multiply(&tile, panel, chain, sums);
                         if chain + 1 == chains {
-                            let place = Place { weight: self.weight, row: first, panel };
                             // SAFETY: each task has its own rows and panels, hence its own elements.
                             unsafe { self.finish.write(self.isa, sums, place, out) };
                         }

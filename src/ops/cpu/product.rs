@@ -279,9 +279,12 @@ impl<T: Operand> Product<'_, T> {
                         let place = (panel - panels.start) * rows.len() + first - rows.start;
                         let place = if parts == 1 { 0 } else { place * COLUMNS };
                         let c = &mut sums[place..place + count * COLUMNS];
+                        let place = Place { weight: self.weight, row: *first, panel };
+                        if part.end == depth {
+                            self.finish.fetch(place, count, out);
+                        }
                         T::multiply(self.isa, runs, b, c, from == 0);
                         if part.end == depth {
-                            let place = Place { weight: self.weight, row: *first, panel };
                             // SAFETY: each task has its own rows and panels, hence its own elements.
                             unsafe { self.finish.write(self.isa, c, place, out) };
                         }

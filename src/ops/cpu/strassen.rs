@@ -142,14 +142,20 @@ impl Product<'_> {
                         rows: self.units(&rows, chain),
                         columns: last.then(|| self.panel(2 * two).units),
                     };
+                    let places = [0, 1].map(|odd| Place {
+                        weight: self.weight,
+                        row: 2 * first,
+                        panel: 2 * two + odd,
+                    });
                     for term in 0..TERMS {
+                        if last && term + 1 == TERMS {
+                            places.iter().for_each(|place| self.finish.fetch(*place, 2 * rows.len(), out));
+                        }
                         let settled = Settled { units, sums: waiting, fresh: chain == 0 };
                         self.add_term(term, &rows, &right, (tile, settled));
                     }
-                    for (odd, sums) in
-                        waiting.chunks_exact_mut(2 * rows.len() * COLUMNS).enumerate().filter(|_| last)
-                    {
-                        let place = Place { weight: self.weight, row: 2 * first, panel: 2 * two + odd };
+                    let sums = waiting.chunks_exact_mut(2 * rows.len() * COLUMNS);
+                    for (place, sums) in places.into_iter().zip(sums).filter(|_| last) {
                         // SAFETY: each task has its own rows and panels, hence its own elements.
                         unsafe { self.finish.write(self.isa, sums, place, out) };
                     }

@@ -12,7 +12,7 @@ mod filters;
 mod operands;
 mod points;
 
-use super::finish::{Finish, Place};
+use super::finish::{Block, Finish, Place};
 use super::hands;
 use super::isa::Isa;
 use super::lines::Lines;
@@ -278,6 +278,9 @@ impl Convolution<'_> {
             for (panel, points) in panels.zip(points.chunks_exact(self.grid.tiles.of_panel(self.weight))) {
                 self.multiply::<O>((tiles.len(), panel), pixels, points, products);
                 for (at, tile) in tiles.clone().enumerate() {
+                    if tile + 1 < tiles.end {
+                        self.block::<R>(tile + 1, panel, out).0.fetch();
+                    }
                     self.write::<F, R, P>((tile, panel), &products[at * COLUMNS..], product_step, out);
                 }
             }
@@ -324,6 +327,15 @@ impl Convolution<'_> {
         }
     }
 
+    /// Where a tile's results within the picture go, and their bias.
+    fn block<const R: usize>(&self, tile: usize, panel: usize, out: Shared) -> (Block<'_>, &[f32]) {
+        let (picture, y, x) = self.grid.place(tile);
+        let (height, width) = self.patches.walk.out;
+        let place = Place { weight: self.weight, row: (picture * height + y) * width + x, panel };
+        let size = (R.min(height - y), R.min(width - x));
+        (self.finish.block(place, size, width, out), self.finish.bias(place))
+    }
+
     /// Maps a tile's products, `step` from point to point, to its results, and writes those within the picture.
     fn write<F: Filter<R, P>, const R: usize, const P: usize>(
         &self,
@@ -332,12 +344,8 @@ impl Convolution<'_> {
         step: usize,
         out: Shared,
     ) {
-        let (picture, y, x) = self.grid.place(tile);
-        let (height, width) = self.patches.walk.out;
-        let place = Place { weight: self.weight, row: (picture * height + y) * width + x, panel };
-        let size = (R.min(height - y), R.min(width - x));
-        let results =
-            Results { to: self.finish.block(place, size, width, out), bias: self.finish.bias(place) };
+        let (to, bias) = self.block::<R>(tile, panel, out);
+        let results = Results { to, bias };
         // SAFETY: each task has its own tiles and panels, hence its own elements.
         unsafe { map_products::<F, R, P>(self.isa, (products, step), &results) };
     }
