@@ -168,9 +168,9 @@ impl<T: Operand> Heads<'_, T> {
         let count = QUERIES.min(queries - first);
         let seen = if causal { keys.min(first + count) } else { keys };
         let sizes = [width * QUERIES, width * QUERIES, KEYS * QUERIES, KEYS * QUERIES, width * QUERIES];
-        scratch::with(sizes, |[q, room, scores, room_for_weights, mixed]| {
-            self.pack_queries(pair, first..first + count, q);
-            let q = T::of(q, QUERIES, room);
+        scratch::with(sizes, |[scaled, room, scores, room_for_weights, mixed]| {
+            self.pack_queries(pair, first..first + count, scaled);
+            let q = T::of(scaled, QUERIES, room);
             let mut running = Running { greatest: [f32::NEG_INFINITY; QUERIES], sum: [0.0; QUERIES] };
             for from in (0..seen).step_by(KEYS) {
                 let chunk = from..seen.min(from + KEYS);
@@ -182,7 +182,7 @@ impl<T: Operand> Heads<'_, T> {
                 soften(self.isa, scores, &mut running, mixed);
                 self.mix(pair, &chunk, T::of(scores, QUERIES, room_for_weights), mixed);
             }
-            self.write(pair, first..first + count, (mixed, &running.sum));
+            self.write(pair, first..first + count, (mixed, &running.sum), scaled);
         });
     }
 
@@ -223,7 +223,14 @@ impl<T: Operand> Heads<'_, T> {
         }
     }
 
-    fn write(&self, pair: usize, queries: Range<usize>, (mixed, sums): (&mut [f32], &[f32; QUERIES])) {
+    /// Writes what was mixed for each of `queries`, divided by its sum of weights; there is `room` for it.
+    fn write(
+        &self,
+        pair: usize,
+        queries: Range<usize>,
+        (mixed, sums): (&mut [f32], &[f32; QUERIES]),
+        room: &mut [f32],
+    ) {
         let Sizes { queries: length, width, heads, .. } = self.sizes;
         let inverse = sums.map(|sum| 1.0 / sum);
         for mixed in mixed.chunks_exact_mut(QUERIES) {
@@ -231,14 +238,16 @@ impl<T: Operand> Heads<'_, T> {
                 *value *= inverse;
             }
         }
+        for (at, channels) in mixed.chunks(ROWS * QUERIES).enumerate() {
+            let mut rows = [&channels[..0]; ROWS];
+            rows.iter_mut().zip(channels.chunks_exact(QUERIES)).for_each(|(row, channel)| *row = channel);
+            transpose(&rows[..channels.len() / QUERIES], &mut room[at * ROWS..], width);
+        }
         let (row, head) = (pair / heads, pair % heads);
-        for (column, query) in queries.enumerate() {
+        for (mixed, query) in room.chunks_exact(width).zip(queries) {
             let at = (row * length + query) * self.sizes.channels() + head * width;
             // SAFETY: each task has its own pair and queries, hence its own elements.
-            let out = unsafe { self.out.part(at, width) };
-            for (out, value) in out.iter_mut().zip(mixed[column..].iter().step_by(QUERIES)) {
-                out.write(*value);
-            }
+            unsafe { self.out.part(at, width) }.write_copy_of_slice(mixed);
         }
     }
 }
