@@ -20,12 +20,12 @@ const EXP2: [f32; 8] = [
     1.0,
 ];
 
-/// `2^(x + rest)` for a `rest` that is small against one: 0 below -127, and x above 127 counts as 127.
+/// `2^x`, within two units in the last place for x in -126..=127; 0 below -127, and x above 127 counts as 127.
 #[inline(always)]
-fn exp2_of_sum<const FUSED: bool>(x: f32, rest: f32) -> f32 {
+pub fn exp2<const FUSED: bool>(x: f32) -> f32 {
     let x = x.clamp(-127.0, 127.0);
     let shifted = x + ROUNDER;
-    let fraction = (x - (shifted - ROUNDER)) + rest;
+    let fraction = x - (shifted - ROUNDER);
     let mut sum = EXP2[0];
     for coefficient in &EXP2[1..] {
         sum = multiply_add::<FUSED>(sum, fraction, *coefficient);
@@ -33,34 +33,23 @@ fn exp2_of_sum<const FUSED: bool>(x: f32, rest: f32) -> f32 {
     sum * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }
 
-/// `2^x`, within two units in the last place for x in -126..=127; 0 below -127.
+/// `1 + e^-x`. Where the power errs by more than its last place, it is so large, or so small, that a sigmoid of it errs by less
+/// than that of one.
 #[inline(always)]
-pub fn exp2<const FUSED: bool>(x: f32) -> f32 {
-    exp2_of_sum::<FUSED>(x, 0.0)
+fn one_and_power<const FUSED: bool>(x: f32) -> f32 {
+    1.0 + exp2::<FUSED>(-core::f32::consts::LOG2_E * x)
 }
 
-/// `log2(e)` less its f32.
-const LOG2_E_REST: f32 = 1.925_963e-8;
-
-/// `e^x`, within a few units in the last place while it is a normal number.
-#[inline(always)]
-pub fn exp<const FUSED: bool>(x: f32) -> f32 {
-    let whole = x * core::f32::consts::LOG2_E;
-    let lost = if FUSED { x.mul_add(core::f32::consts::LOG2_E, -whole) } else { 0.0 };
-    let rest = multiply_add::<FUSED>(x, LOG2_E_REST, lost);
-    exp2_of_sum::<FUSED>(whole, rest.clamp(-1e-3, 1e-3))
-}
-
-/// `1 / (1 + e^-x)`.
+/// `1 / (1 + e^-x)`, within 2e-7.
 #[inline(always)]
 pub fn sigmoid<const FUSED: bool>(x: f32) -> f32 {
-    1.0 / (1.0 + exp::<FUSED>(-x))
+    1.0 / one_and_power::<FUSED>(x)
 }
 
-/// `x * sigmoid(x)`.
+/// `x * sigmoid(x)`, within 2e-7 of the greater of `x` and one.
 #[inline(always)]
 pub fn silu<const FUSED: bool>(x: f32) -> f32 {
-    x / (1.0 + exp::<FUSED>(-x))
+    x / one_and_power::<FUSED>(x)
 }
 
 /// Numerator and denominator of erf(x) / x in x^2, highest power first: the rational approximation of
@@ -107,23 +96,37 @@ mod tests {
     }
 
     #[test]
-    fn exponentials_are_right_within_a_few_units_in_the_last_place() {
+    fn powers_are_right_within_a_few_units_in_the_last_place() {
         for x in grid() {
-            let want = f64::from(x).exp();
-            assert!((f64::from(exp::<true>(x)) / want - 1.0).abs() < 4e-7, "e^{x}");
-            assert!((f64::from(exp::<false>(x)) / want - 1.0).abs() < 3e-6, "e^{x} without fused sums");
             let want = f64::from(x).exp2();
             assert!((f64::from(exp2::<true>(x)) / want - 1.0).abs() < 3e-7, "2^{x}");
+            assert!((f64::from(exp2::<false>(x)) / want - 1.0).abs() < 3e-7, "2^{x} without fused sums");
         }
     }
 
     #[test]
-    fn exponentials_end_in_nothing_and_in_large_numbers_without_nan() {
+    fn powers_and_sigmoids_end_in_nothing_and_in_large_numbers_without_nan() {
         assert_eq!(exp2::<true>(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp::<true>(-1e30), 0.0);
-        assert!(exp::<true>(1e30) > 1e38);
+        assert_eq!(exp2::<true>(-1e30), 0.0);
+        assert!(exp2::<true>(1e30) > 1e38);
         assert!(silu::<true>(-200.0).abs() < 1e-30);
         assert_eq!(silu::<true>(1e30), 1e30);
+        assert!(sigmoid::<true>(-1e30) < 1e-38);
+        assert_eq!(sigmoid::<true>(1e30), 1.0);
+    }
+
+    #[test]
+    fn sigmoids_are_right_within_their_bounds() {
+        for x in grid() {
+            let want = 1.0 / (1.0 + (-f64::from(x)).exp());
+            for [sigmoid, silu] in
+                [[sigmoid::<true>(x), silu::<true>(x)], [sigmoid::<false>(x), silu::<false>(x)]]
+            {
+                assert!((f64::from(sigmoid) - want).abs() < 2e-7, "sigmoid({x})");
+                let bound = 2e-7 * f64::from(x.abs().max(1.0));
+                assert!((f64::from(silu) - f64::from(x) * want).abs() < bound, "silu({x})");
+            }
+        }
     }
 
     #[test]

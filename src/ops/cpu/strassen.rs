@@ -142,11 +142,8 @@ impl Product<'_> {
                         rows: self.units(&rows, chain),
                         columns: last.then(|| self.panel(2 * two).units),
                     };
-                    let places = [0, 1].map(|odd| Place {
-                        weight: self.weight,
-                        row: 2 * first,
-                        panel: 2 * two + odd,
-                    });
+                    let places =
+                        [0, 1].map(|odd| Place { weight: self.weight, row: 2 * first, panel: 2 * two + odd });
                     for term in 0..TERMS {
                         if last && term + 1 == TERMS {
                             places.iter().for_each(|place| self.finish.fetch(*place, 2 * rows.len(), out));
