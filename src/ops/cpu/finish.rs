@@ -158,6 +158,32 @@ impl Block<'_> {
         }
     }
 
+    /// Writes `sums` `[lines, 32]` plus `bias` and what else is added to them: lines of one pixel, in all columns of the panel.
+    ///
+    /// # Safety
+    /// As [`Block::put`].
+    ///
+    /// # Panics
+    /// If lines or columns are others.
+    #[inline(always)]
+    unsafe fn put_lines<V: Vector>(&self, sums: &[f32], bias: &[f32]) {
+        assert!(self.size == (sums.len() / COLUMNS, 1) && self.width == COLUMNS && bias.len() == COLUMNS);
+        for (line, sums) in sums.chunks_exact(COLUMNS).enumerate() {
+            for first in (0..COLUMNS).step_by(V::LANES) {
+                let at = line * self.line + first;
+                // SAFETY: vectors lie within the panel's columns, and lines within the block; the rest is the caller's promise.
+                unsafe {
+                    let mut result =
+                        V::load(sums.as_ptr().add(first)).plus(V::load(bias.as_ptr().add(first)));
+                    if let Some(add) = self.add {
+                        result = result.plus(V::load(add.as_ptr().add(at)));
+                    }
+                    result.store(self.out.add(at));
+                }
+            }
+        }
+    }
+
     /// Writes the first `count` numbers of a vector, or all it has, from element `at` of the block on.
     #[inline(always)]
     unsafe fn put_some<V: Vector>(&self, results: V, at: usize, count: usize) {
@@ -225,6 +251,10 @@ impl Loop for Write<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let Self { sums, bias, to } = self;
+        if to.width == COLUMNS {
+            // SAFETY: the caller's promise.
+            return unsafe { to.put_lines::<V>(sums, bias) };
+        }
         for (row, sums) in sums.chunks_exact(COLUMNS).enumerate() {
             for first in (0..to.width).step_by(V::LANES) {
                 // SAFETY: a panel's columns are whole vectors; the rest is the caller's promise.
