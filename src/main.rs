@@ -4,23 +4,16 @@ mod cli;
 
 use clap::Parser;
 use easel::config::{Cli, Command, ModelArgs, ModelsCommand, TextEncodersArg};
+use easel::ops::keep_freed;
 use easel::pipeline::{LoadOptions, TextEncoders, open_device, parse_dtype};
 use std::process::ExitCode;
 
-/// Steps free and take the same buffers again and again; this allocator keeps their pages.
+/// Steps free and take the same buffers again and again; this allocator keeps their pages, for as long as [`keep_freed`] says.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// For how long the allocator keeps them. Its own second is less than an evaluation of SDXL takes, so that each would have
-/// new pages cleared for it: a twentieth of its time. Much longer, and the layers of a large picture hold what those before
-/// them held.
-const KEEP_PAGES_MS: std::ffi::c_long = 10_000;
-/// `mi_option_purge_delay` of mimalloc.h.
-const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-
 fn main() -> ExitCode {
-    // SAFETY: the option exists, and takes any number.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, KEEP_PAGES_MS) };
+    keep_freed();
     let Cli { command, serve } = Cli::parse();
     let result = match command {
         None => cli::serve::run(&serve),

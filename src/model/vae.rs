@@ -4,12 +4,17 @@ use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
 use super::config::VaeConfig;
 pub use super::vae_tiles::Tiling;
 use crate::error::Result;
-use crate::ops::{Attention, Bands, Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, in_pool};
+use crate::ops::{
+    Attention, Bands, Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, in_pool, release_freed,
+};
 use candle_core::{D, DType, Tensor};
 use candle_nn::VarBuilder;
 
 /// Epsilon of every group norm of the VAE.
 const NORM_EPS: f64 = 1e-6;
+/// Pixels of a latent picture from which on what was freed before its bands is given back to the system: it would add to their
+/// peak. What smaller pictures free is little, and the next one finds it again.
+const LARGE: usize = 96 * 96;
 /// Channels of a picture.
 const RGB: usize = 3;
 /// Bounds of the posterior's log variance (`DiagonalGaussianDistribution` of diffusers).
@@ -200,6 +205,9 @@ impl Decoder {
     /// The picture that one row becomes behind the middle block: its layers grow to a hundred times what they hold
     /// before, so that they are kept in as few bits as the weights, and never two of them whole.
     fn enlarge_by_bands(&self, row: Tensor) -> Result<Tensor> {
+        if row.dim(1)? * row.dim(2)? >= LARGE {
+            release_freed();
+        }
         let mut x = Bands::of(row, self.kept)?;
         for (resnets, upsample) in &self.up_blocks {
             for resnet in resnets {
