@@ -12,8 +12,8 @@ use candle_nn::VarBuilder;
 
 /// Epsilon of every group norm of the VAE.
 const NORM_EPS: f64 = 1e-6;
-/// Pixels of a latent picture from which on what was freed before its bands is given back to the system: it would add to their
-/// peak. What smaller pictures free is little, and the next one finds it again.
+/// Pixels of a latent picture from which on what was freed before all bands is given back to the system, once: it would add to
+/// their peak. What smaller pictures free is little, and the next one finds it again.
 const LARGE: usize = 96 * 96;
 /// Channels of a picture.
 const RGB: usize = 3;
@@ -186,6 +186,9 @@ impl Decoder {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = self.mid_block.forward(&self.conv_in.forward(x)?)?;
         if Bands::take(&x) {
+            if x.dim(1)? * x.dim(2)? >= LARGE {
+                release_freed();
+            }
             let rows = x.chunk(x.dim(0)?, 0)?;
             drop(x);
             let pictures = rows.into_iter().map(|row| self.enlarge_by_bands(row));
@@ -205,9 +208,6 @@ impl Decoder {
     /// The picture that one row becomes behind the middle block: its layers grow to a hundred times what they hold
     /// before, so that they are kept in as few bits as the weights, and never two of them whole.
     fn enlarge_by_bands(&self, row: Tensor) -> Result<Tensor> {
-        if row.dim(1)? * row.dim(2)? >= LARGE {
-            release_freed();
-        }
         let mut x = Bands::of(row, self.kept)?;
         for (resnets, upsample) in &self.up_blocks {
             for resnet in resnets {

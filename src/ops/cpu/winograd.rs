@@ -12,7 +12,7 @@ mod filters;
 mod operands;
 mod points;
 
-use super::finish::{Block, Finish, Place};
+use super::finish::{Finish, Place};
 use super::hands;
 use super::isa::Isa;
 use super::lines::Lines;
@@ -279,7 +279,7 @@ impl Convolution<'_> {
                 self.multiply::<O>((tiles.len(), panel), pixels, points, products);
                 for (at, tile) in tiles.clone().enumerate() {
                     if tile + 1 < tiles.end {
-                        self.block::<R>(tile + 1, panel, out).0.fetch();
+                        self.results::<R>(tile + 1, panel, out).to.fetch();
                     }
                     self.write::<F, R, P>((tile, panel), &products[at * COLUMNS..], product_step, out);
                 }
@@ -328,12 +328,12 @@ impl Convolution<'_> {
     }
 
     /// Where a tile's results within the picture go, and their bias.
-    fn block<const R: usize>(&self, tile: usize, panel: usize, out: Shared) -> (Block<'_>, &[f32]) {
+    fn results<const R: usize>(&self, tile: usize, panel: usize, out: Shared) -> Results<'_> {
         let (picture, y, x) = self.grid.place(tile);
         let (height, width) = self.patches.walk.out;
         let place = Place { weight: self.weight, row: (picture * height + y) * width + x, panel };
         let size = (R.min(height - y), R.min(width - x));
-        (self.finish.block(place, size, width, out), self.finish.bias(place))
+        Results { to: self.finish.block(place, size, width, out), bias: self.finish.bias(place) }
     }
 
     /// Maps a tile's products, `step` from point to point, to its results, and writes those within the picture.
@@ -344,8 +344,7 @@ impl Convolution<'_> {
         step: usize,
         out: Shared,
     ) {
-        let (to, bias) = self.block::<R>(tile, panel, out);
-        let results = Results { to, bias };
+        let results = self.results::<R>(tile, panel, out);
         // SAFETY: each task has its own tiles and panels, hence its own elements.
         unsafe { map_products::<F, R, P>(self.isa, (products, step), &results) };
     }
