@@ -3,12 +3,13 @@
 //! Queries stand in columns: a tile of scores has 12 keys as rows and 32 queries as columns, so that maxima and sums
 //! of the softmax run down columns, and the weights come out in the very order in which the second product reads them.
 
-use super::isa::{Isa, vectorised};
-use super::math::exp2;
+use super::isa::Isa;
+use super::math::exp2_each;
 use super::pack::transpose;
 use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
 use super::tile::{self, COLUMNS as QUERIES, Element, ROWS, Run};
+use super::vector::{Loop, Vector, run};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -179,7 +180,8 @@ impl<T: Operand> Heads<'_, T> {
                 if causal {
                     hide_later(scores, from, first);
                 }
-                soften(self.isa, scores, &mut running, mixed);
+                // SAFETY: nothing is asked for but the instructions.
+                unsafe { run(self.isa, Soften { scores, running: &mut running, mixed }) };
                 self.mix(pair, &chunk, T::of(scores, QUERIES, room_for_weights), mixed);
             }
             self.write(pair, first..first + count, (mixed, &running.sum), scaled);
@@ -260,39 +262,44 @@ fn hide_later(scores: &mut [f32], from: usize, first: usize) {
     }
 }
 
-vectorised!(
-    /// Turns scores, in powers of two, into weights, and brings what was mixed so far down to the new greatest score.
-    fn soften(scores: &mut [f32], running: &mut Running, mixed: &mut [f32]) => soften_inner
-);
+/// Turns scores `[keys, 32]`, in powers of two, into weights, and brings what was mixed so far down to the new greatest score.
+struct Soften<'a> {
+    scores: &'a mut [f32],
+    running: &'a mut Running,
+    mixed: &'a mut [f32],
+}
 
-#[inline(always)]
-fn soften_inner<const FUSED: bool>(scores: &mut [f32], running: &mut Running, mixed: &mut [f32]) {
-    let mut greatest = running.greatest;
-    for scores in scores.chunks_exact(QUERIES) {
-        for (greatest, score) in greatest.iter_mut().zip(scores) {
-            *greatest = if *score > *greatest { *score } else { *greatest };
-        }
-    }
-    let before = running.greatest[0] != f32::NEG_INFINITY;
-    let mut sum = running.sum;
-    if before {
-        let mut shrink = [0f32; QUERIES];
-        for i in 0..QUERIES {
-            shrink[i] = exp2::<FUSED>(running.greatest[i] - greatest[i]);
-            sum[i] *= shrink[i];
-        }
-        for mixed in mixed.chunks_exact_mut(QUERIES) {
-            for (value, shrink) in mixed.iter_mut().zip(&shrink) {
-                *value *= shrink;
+impl Loop for Soften<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { scores, running, mixed } = self;
+        let fresh = running.greatest[0] == f32::NEG_INFINITY;
+        for first in (0..QUERIES).step_by(V::LANES) {
+            let at = |row: &mut [f32]| row[first..].as_mut_ptr();
+            let (so_far, sum) = (at(&mut running.greatest), at(&mut running.sum));
+            // SAFETY: rows have a number for each query, and queries are whole vectors; the rest is the caller's promise.
+            unsafe {
+                let before = V::load(so_far);
+                let mut greatest = before;
+                for row in scores.chunks_exact_mut(QUERIES) {
+                    greatest = V::load(at(row)).greater(greatest);
+                }
+                let mut total = V::load(sum);
+                if !fresh {
+                    let shrink = exp2_each(before.minus(greatest));
+                    total = total.times(shrink);
+                    for row in mixed.chunks_exact_mut(QUERIES) {
+                        V::load(at(row)).times(shrink).store(at(row));
+                    }
+                }
+                for row in scores.chunks_exact_mut(QUERIES) {
+                    let weight = exp2_each(V::load(at(row)).minus(greatest));
+                    total = total.plus(weight);
+                    weight.store(at(row));
+                }
+                greatest.store(so_far);
+                total.store(sum);
             }
         }
     }
-    for scores in scores.chunks_exact_mut(QUERIES) {
-        for i in 0..QUERIES {
-            let weight = exp2::<FUSED>(scores[i] - greatest[i]);
-            sum[i] += weight;
-            scores[i] = weight;
-        }
-    }
-    *running = Running { greatest, sum };
 }

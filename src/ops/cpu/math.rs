@@ -1,5 +1,7 @@
 //! Functions of one f32, without branches, so that loops over them vectorise.
 
+use super::vector::Vector;
+
 /// `a * b + c`, rounded once where `FUSED`.
 #[inline(always)]
 pub fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
@@ -31,6 +33,26 @@ pub fn exp2<const FUSED: bool>(x: f32) -> f32 {
         sum = multiply_add::<FUSED>(sum, fraction, *coefficient);
     }
     sum * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
+}
+
+/// [`exp2`] of each lane, for numbers up to 127.
+///
+/// # Safety
+/// The processor must have the vectors' instructions.
+#[inline(always)]
+pub unsafe fn exp2_each<V: Vector>(x: V) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // In this order, what is not a number stays.
+        let x = V::splat(-127.0).greater(x);
+        let shifted = x.plus(V::splat(ROUNDER));
+        let fraction = x.minus(shifted.minus(V::splat(ROUNDER)));
+        let mut sum = V::splat(EXP2[0]);
+        for coefficient in &EXP2[1..] {
+            sum = sum.times_each_plus(fraction, V::splat(*coefficient));
+        }
+        sum.times(shifted.power_of_bits())
+    }
 }
 
 /// `1 + e^-x`. Where the power errs by more than its last place, it is so large, or so small, that a sigmoid of it errs by less

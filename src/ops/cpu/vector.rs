@@ -5,6 +5,8 @@ use std::array::from_fn;
 
 /// Numbers of the widest vector.
 pub const WIDEST: usize = 16;
+/// The bits of one: its exponent's lowest is the 24th.
+const ONE: i32 = 127 << 23;
 
 /// As many numbers as fill a register of some set of instructions.
 ///
@@ -55,6 +57,24 @@ pub trait Vector: Copy {
     /// The processor must have the instructions.
     unsafe fn times(self, other: Self) -> Self;
 
+    /// `self * factor + summand`, as [`Vector::times_plus`], for a factor of each lane.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    unsafe fn times_each_plus(self, factor: Self, summand: Self) -> Self;
+
+    /// The greater numbers; those of `other` where one of the two is not a number.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    unsafe fn greater(self, other: Self) -> Self;
+
+    /// Two to the power of the whole number in the lowest nine bits, from -127 to 127; zero for -127.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    unsafe fn power_of_bits(self) -> Self;
+
     /// For each lane, `self` or the magnitude of `other`, whichever has the greater bits: magnitudes are in the order of their bits.
     ///
     /// # Safety
@@ -98,7 +118,7 @@ unsafe fn lower_halves(wide: std::arch::x86_64::__m256i) -> std::arch::x86_64::_
 /// Implements [`Vector`] by the processor's own functions.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector {
-    ($type:ident, $lanes:literal, ($splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident), ($set:ident, $read:ident, $write:ident, $left:ident, $and:ident, $or:ident), ($to:ident, $from:ident, $max:ident, $narrow:expr, $put:ident)) => {
+    ($type:ident, $lanes:literal, ($splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident, $greater:ident), ($set:ident, $read:ident, $write:ident, $left:ident, $and:ident, $or:ident, $sum:ident), ($to:ident, $from:ident, $max:ident, $narrow:expr, $put:ident)) => {
         // The safety of all of it is the callers' promise.
         impl Vector for std::arch::x86_64::$type {
             const LANES: usize = $lanes;
@@ -143,6 +163,25 @@ macro_rules! vector {
             unsafe fn times(self, other: Self) -> Self {
                 // SAFETY: the caller's promise.
                 unsafe { std::arch::x86_64::$mul(self, other) }
+            }
+
+            #[inline(always)]
+            unsafe fn times_each_plus(self, factor: Self, summand: Self) -> Self {
+                // SAFETY: the caller's promise.
+                unsafe { std::arch::x86_64::$fma(self, factor, summand) }
+            }
+
+            #[inline(always)]
+            unsafe fn greater(self, other: Self) -> Self {
+                // SAFETY: the caller's promise.
+                unsafe { std::arch::x86_64::$greater(self, other) }
+            }
+
+            #[inline(always)]
+            unsafe fn power_of_bits(self) -> Self {
+                use std::arch::x86_64::{$from, $left, $set, $sum, $to};
+                // SAFETY: the caller's promise.
+                unsafe { $from($sum($left::<23>($to(self)), $set(ONE))) }
             }
 
             #[inline(always)]
@@ -193,7 +232,8 @@ vector!(
         _mm256_add_ps,
         _mm256_sub_ps,
         _mm256_mul_ps,
-        _mm256_fmadd_ps
+        _mm256_fmadd_ps,
+        _mm256_max_ps
     ),
     (
         _mm256_set1_epi32,
@@ -201,7 +241,8 @@ vector!(
         _mm256_storeu_si256,
         _mm256_slli_epi32,
         _mm256_and_si256,
-        _mm256_or_si256
+        _mm256_or_si256,
+        _mm256_add_epi32
     ),
     (_mm256_castps_si256, _mm256_castsi256_ps, _mm256_max_epu32, lower_halves, _mm_storeu_si128)
 );
@@ -216,7 +257,8 @@ vector!(
         _mm512_add_ps,
         _mm512_sub_ps,
         _mm512_mul_ps,
-        _mm512_fmadd_ps
+        _mm512_fmadd_ps,
+        _mm512_max_ps
     ),
     (
         _mm512_set1_epi32,
@@ -224,7 +266,8 @@ vector!(
         _mm512_storeu_si512,
         _mm512_slli_epi32,
         _mm512_and_si512,
-        _mm512_or_si512
+        _mm512_or_si512,
+        _mm512_add_epi32
     ),
     (
         _mm512_castps_si512,
@@ -274,6 +317,21 @@ impl Vector for [f32; 4] {
     #[inline(always)]
     unsafe fn times(self, other: Self) -> Self {
         from_fn(|lane| self[lane] * other[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn times_each_plus(self, factor: Self, summand: Self) -> Self {
+        from_fn(|lane| self[lane] * factor[lane] + summand[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn greater(self, other: Self) -> Self {
+        from_fn(|lane| if self[lane] > other[lane] { self[lane] } else { other[lane] })
+    }
+
+    #[inline(always)]
+    unsafe fn power_of_bits(self) -> Self {
+        self.map(|value| f32::from_bits((value.to_bits() << 23).wrapping_add(ONE.cast_unsigned())))
     }
 
     #[inline(always)]

@@ -1,10 +1,11 @@
 //! Weights in the order in which tiles read them.
 
-use super::isa::{Isa, vectorised};
+use super::isa::Isa;
 use super::lines::{Lines, Plain};
 use super::scaled::{scale_panels, widen_integers};
 use super::strassen;
 use super::tile::COLUMNS;
+use super::vector::{Loop, Vector, run};
 use super::winograd::Tiles;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -233,18 +234,34 @@ fn scaled(isa: Isa, mut pairs: Lines<u32>, order: Order) -> Values {
     Values::Scaled { pairs, units }
 }
 
-vectorised!(
-    /// Widens rows of pairs into twice as many rows.
-    pub fn widen(pairs: &[u32], wide: &mut [f32]) => widen_inner
-);
+/// Widens rows of pairs into twice as many rows.
+///
+/// # Panics
+/// If `wide` has room for fewer.
+pub fn widen(isa: Isa, pairs: &[u32], wide: &mut [f32]) {
+    assert!(pairs.len().is_multiple_of(COLUMNS) && wide.len() >= 2 * pairs.len(), "rows fit");
+    // SAFETY: nothing is asked for but the instructions.
+    unsafe { run(isa, Widen { pairs, wide }) }
+}
 
-#[inline(always)]
-fn widen_inner<const FUSED: bool>(pairs: &[u32], wide: &mut [f32]) {
-    for (wide, pairs) in wide.chunks_exact_mut(2 * COLUMNS).zip(pairs.chunks_exact(COLUMNS)) {
-        let (first, second) = wide.split_at_mut(COLUMNS);
-        for ((first, second), pair) in first.iter_mut().zip(second).zip(pairs) {
-            *first = f32::from_bits(pair << 16);
-            *second = f32::from_bits(pair & 0xffff_0000);
+struct Widen<'a> {
+    pairs: &'a [u32],
+    wide: &'a mut [f32],
+}
+
+impl Loop for Widen<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { pairs, wide } = self;
+        for (wide, pairs) in wide.chunks_exact_mut(2 * COLUMNS).zip(pairs.chunks_exact(COLUMNS)) {
+            for first in (0..COLUMNS).step_by(V::LANES) {
+                // SAFETY: rows are whole vectors; the rest is the caller's promise.
+                unsafe {
+                    let [upper, lower] = V::load_pairs(pairs.as_ptr().add(first));
+                    upper.store(wide.as_mut_ptr().add(first));
+                    lower.store(wide.as_mut_ptr().add(COLUMNS + first));
+                }
+            }
         }
     }
 }
