@@ -4,13 +4,13 @@ mod cli;
 
 use clap::Parser;
 use easel::config::{Cli, Command, ModelArgs, ModelsCommand, TextEncodersArg};
-use easel::ops::keep_freed;
+use easel::ops::{Allocator, keep_freed};
 use easel::pipeline::{LoadOptions, TextEncoders, open_device, parse_dtype};
 use std::process::ExitCode;
 
 /// Steps free and take the same buffers again and again; this allocator keeps their pages, for as long as [`keep_freed`] says.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     keep_freed();

@@ -47,7 +47,7 @@ pub use host::{activation_dtype, activations, in_pool, memory_taken, open_gpu};
 pub use join::join;
 pub use linear::{GatedLinear, Linear};
 pub use linears::Linears;
-pub use memory::{keep_freed, release_freed};
+pub use memory::{Allocator, keep_freed, thriftily};
 pub use norm::{GroupNorm, LayerNorm};
 pub use normed::{NormSource, NormedGated, NormedLinears, Rows};
 pub use replay::{Kept, Replay};

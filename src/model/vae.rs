@@ -4,16 +4,14 @@ use super::block::{Downsample, OutputHead, Resnet, ResnetShape, Upsample};
 use super::config::VaeConfig;
 pub use super::vae_tiles::Tiling;
 use crate::error::Result;
-use crate::ops::{
-    Attention, Bands, Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, in_pool, release_freed,
-};
+use crate::ops::{Attention, Bands, Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, in_pool, thriftily};
 use candle_core::{D, DType, Tensor};
 use candle_nn::VarBuilder;
 
 /// Epsilon of every group norm of the VAE.
 const NORM_EPS: f64 = 1e-6;
-/// Pixels of a latent picture from which on what was freed before all bands is given back to the system, once: it would add to
-/// their peak. What smaller pictures free is little, and the next one finds it again.
+/// Pixels of a latent picture from which on freed pages are given back to the system while there are bands: they would add to their
+/// peak. What smaller pictures free is little, and the next one finds it again.
 const LARGE: usize = 96 * 96;
 /// Channels of a picture.
 const RGB: usize = 3;
@@ -186,13 +184,13 @@ impl Decoder {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = self.mid_block.forward(&self.conv_in.forward(x)?)?;
         if Bands::take(&x) {
-            if x.dim(1)? * x.dim(2)? >= LARGE {
-                release_freed();
-            }
+            let large = x.dim(1)? * x.dim(2)? >= LARGE;
             let rows = x.chunk(x.dim(0)?, 0)?;
             drop(x);
-            let pictures = rows.into_iter().map(|row| self.enlarge_by_bands(row));
-            return Ok(Tensor::cat(&pictures.collect::<Result<Vec<_>>>()?, 0)?);
+            let enlarge =
+                || rows.into_iter().map(|row| self.enlarge_by_bands(row)).collect::<Result<Vec<_>>>();
+            let pictures = if large { thriftily(enlarge)? } else { enlarge()? };
+            return Ok(Tensor::cat(&pictures, 0)?);
         }
         for (resnets, upsample) in &self.up_blocks {
             for resnet in resnets {
