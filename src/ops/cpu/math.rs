@@ -127,6 +127,19 @@ mod tests {
     }
 
     #[test]
+    fn powers_of_vectors_are_those_of_their_numbers_to_the_last_bit_and_keep_what_is_none() {
+        let numbers: Vec<f32> = grid().map(|x| 6.0 * x).filter(|x| *x <= 127.0).collect();
+        for four in numbers.as_chunks::<4>().0 {
+            // SAFETY: plain numbers need no instructions.
+            assert_eq!(unsafe { exp2_each(*four) }, four.map(exp2::<false>));
+        }
+        // SAFETY: as above.
+        let ends = unsafe { exp2_each([f32::NEG_INFINITY, -1e30, 0.0, f32::NAN]) };
+        assert_eq!(ends[..3], [0.0, 0.0, 1.0]);
+        assert!(ends[3].is_nan());
+    }
+
+    #[test]
     fn powers_and_sigmoids_end_in_nothing_and_in_large_numbers_without_nan() {
         assert_eq!(exp2::<true>(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp2::<true>(-1e30), 0.0);
