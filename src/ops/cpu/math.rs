@@ -1,4 +1,4 @@
-//! Functions of one f32, without branches, so that loops over them vectorise.
+//! Functions of one f32, without branches, so that loops over them vectorise, and of vectors where loops do not.
 
 use super::vector::Vector;
 

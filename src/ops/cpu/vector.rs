@@ -45,23 +45,27 @@ pub trait Vector: Copy {
     /// The processor must have the instructions.
     unsafe fn minus(self, other: Self) -> Self;
 
-    /// `self * factor + summand`, rounded once where the instructions have that.
-    ///
-    /// # Safety
-    /// The processor must have the instructions.
-    unsafe fn times_plus(self, factor: f32, summand: Self) -> Self;
-
     /// `self * other`.
     ///
     /// # Safety
     /// The processor must have the instructions.
     unsafe fn times(self, other: Self) -> Self;
 
-    /// `self * factor + summand`, as [`Vector::times_plus`], for a factor of each lane.
+    /// `self * factor + summand`, rounded once where the instructions have that, for a factor of each lane.
     ///
     /// # Safety
     /// The processor must have the instructions.
     unsafe fn times_each_plus(self, factor: Self, summand: Self) -> Self;
+
+    /// [`Vector::times_each_plus`] for one factor.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    #[inline(always)]
+    unsafe fn times_plus(self, factor: f32, summand: Self) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { self.times_each_plus(Self::splat(factor), summand) }
+    }
 
     /// The greater numbers; those of `other` where one of the two is not a number.
     ///
@@ -151,12 +155,6 @@ macro_rules! vector {
             unsafe fn minus(self, other: Self) -> Self {
                 // SAFETY: the caller's promise.
                 unsafe { std::arch::x86_64::$sub(self, other) }
-            }
-
-            #[inline(always)]
-            unsafe fn times_plus(self, factor: f32, summand: Self) -> Self {
-                // SAFETY: the caller's promise.
-                unsafe { std::arch::x86_64::$fma(self, Self::splat(factor), summand) }
             }
 
             #[inline(always)]
@@ -307,11 +305,6 @@ impl Vector for [f32; 4] {
     #[inline(always)]
     unsafe fn minus(self, other: Self) -> Self {
         from_fn(|lane| self[lane] - other[lane])
-    }
-
-    #[inline(always)]
-    unsafe fn times_plus(self, factor: f32, summand: Self) -> Self {
-        from_fn(|lane| self[lane] * factor + summand[lane])
     }
 
     #[inline(always)]
