@@ -7,6 +7,8 @@ use crate::error::Result;
 use crate::ops::{Attention, Bands, Conv2d, ConvShape, GroupNorm, Linear, Mask, Padding, in_pool, thriftily};
 use candle_core::{D, DType, Tensor};
 use candle_nn::VarBuilder;
+use std::fmt;
+use std::sync::OnceLock;
 
 /// Epsilon of every group norm of the VAE.
 const NORM_EPS: f64 = 1e-6;
@@ -149,6 +151,39 @@ impl Encoder {
     }
 }
 
+/// An encoder and where it is read from. On a processor it is not held before a picture was encoded: many servers only draw, and it is a
+/// third of the VAE's weights.
+struct Encoding {
+    vb: VarBuilder<'static>,
+    config: VaeConfig,
+    encoder: OnceLock<Encoder>,
+}
+
+impl fmt::Debug for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoding").field("held", &self.encoder.get().is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Encoding {
+    /// Reads the encoder once, to hold it, or to know that it is whole.
+    fn load(vb: VarBuilder<'static>, config: &VaeConfig) -> Result<Self> {
+        let encoder = Encoder::load(&vb, config)?;
+        let held = !vb.device().is_cpu();
+        let encoder = if held { OnceLock::from(encoder) } else { OnceLock::new() };
+        Ok(Self { vb, config: config.clone(), encoder })
+    }
+
+    /// The encoder, which is held from now on.
+    fn encoder(&self) -> Result<&Encoder> {
+        if let Some(encoder) = self.encoder.get() {
+            return Ok(encoder);
+        }
+        let encoder = Encoder::load(&self.vb, &self.config)?;
+        Ok(self.encoder.get_or_init(|| encoder))
+    }
+}
+
 #[derive(Debug)]
 struct Decoder {
     conv_in: Conv2d,
@@ -222,7 +257,7 @@ impl Decoder {
 /// The autoencoder.
 #[derive(Debug)]
 pub struct Vae {
-    encoder: Encoder,
+    encoding: Encoding,
     decoder: Decoder,
     quant_conv: Option<Conv2d>,
     post_quant_conv: Option<Conv2d>,
@@ -230,16 +265,16 @@ pub struct Vae {
 }
 
 impl Vae {
-    /// Reads a VAE.
+    /// Reads a VAE. On a processor its encoder is read again, from what the checkpoint is then, when the first picture is encoded.
     ///
     /// # Errors
     /// If a tensor is missing or of another shape.
-    pub fn load(vb: &VarBuilder, config: &VaeConfig) -> Result<Self> {
+    pub fn load(vb: &VarBuilder<'static>, config: &VaeConfig) -> Result<Self> {
         let latents = config.latent_channels;
         let pointwise =
             |name: &str, channels| Conv2d::load(&vb.pp(name), ConvShape::pointwise(channels, channels));
         Ok(Self {
-            encoder: Encoder::load(&vb.pp("encoder"), config)?,
+            encoding: Encoding::load(vb.pp("encoder"), config)?,
             decoder: Decoder::load(&vb.pp("decoder"), config)?,
             quant_conv: config.use_quant_conv.then(|| pointwise("quant_conv", 2 * latents)).transpose()?,
             post_quant_conv: config
@@ -252,7 +287,7 @@ impl Vae {
 
     /// What a picture `[B, H, W, 3]` with values in -1..=1 may be as latents.
     pub fn encode(&self, picture: &Tensor) -> Result<Posterior> {
-        let mut moments = in_pool(picture, || self.encoder.forward(picture))?;
+        let mut moments = in_pool(picture, || self.encoding.encoder()?.forward(picture))?;
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(&moments)?;
         }
@@ -278,5 +313,28 @@ impl Vae {
     /// The tiles that the model was trained on.
     pub fn tiling(&self) -> Tiling {
         self.tiling
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    const CONFIG: &str = r#"{"block_out_channels": [8, 8], "latent_channels": 4, "layers_per_block": 1,
+        "norm_num_groups": 4, "scaling_factor": 1.0}"#;
+
+    #[test]
+    fn an_encoder_is_held_once_a_picture_was_encoded() {
+        let config: VaeConfig = serde_json::from_str(CONFIG).expect("it is a config");
+        let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
+        let vae = Vae::load(&vb, &config).expect("zeros are weights");
+        assert!(vae.encoding.encoder.get().is_none(), "nobody asked for it");
+        let picture = Tensor::zeros((1, 8, 8, RGB), DType::F32, &Device::Cpu).expect("a black picture");
+        for _ in 0..2 {
+            let posterior = vae.encode(&picture).expect("it is encoded");
+            assert_eq!(posterior.mean.dims(), [1, 4, 4, 4]);
+            assert!(vae.encoding.encoder.get().is_some());
+        }
     }
 }

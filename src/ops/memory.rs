@@ -7,8 +7,9 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{c_long, c_void};
 
 /// For how long it keeps them. Its own second is less than an evaluation of SDXL takes, so that each would have new pages cleared
-/// for it: a twentieth of its time. Ten seconds are less than one at 1024x1024 takes, or than passes between two requests.
-const KEPT_MS: c_long = 60_000;
+/// for it: a twentieth of its time. When the time is over it gives all of them back, however lately freed: with a minute, that comes
+/// to one in four evaluations at 1024x1024.
+const KEPT_MS: c_long = 600_000;
 /// For how long it keeps them where memory is dear: longer than a band of a picture takes, which finds those of the band before.
 const SPARING_MS: c_long = 300;
 /// `mi_option_purge_delay` of mimalloc.h.
