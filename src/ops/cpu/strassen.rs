@@ -82,6 +82,7 @@ pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<
         let tasks = ranges(pairs, block)
             .flat_map(|pairs| (0..weight.panels() / 2).map(move |two| (pairs.clone(), two)));
         let tasks: Vec<_> = tasks.collect();
+        // One by one: the pool would hand several to a thread together, and no other could take what it has not begun.
         tasks.into_par_iter().with_max_len(1).for_each(|(pairs, two)| product.task(&pairs, two, out));
     };
     // SAFETY: the tasks make up all pairs of rows and of panels, and the panels all columns.
