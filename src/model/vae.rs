@@ -151,8 +151,8 @@ impl Encoder {
     }
 }
 
-/// An encoder and where it is read from. On a processor it is not held before a picture was encoded: many servers only draw, and it is a
-/// third of the VAE's weights.
+/// An encoder and where it is read from. On a processor it is not held before a picture was encoded: many servers only draw, and it is
+/// two fifths of the VAE's weights.
 struct Encoding {
     vb: VarBuilder<'static>,
     config: VaeConfig,
