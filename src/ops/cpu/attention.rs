@@ -4,13 +4,14 @@
 //! of the softmax run down columns, and the weights come out in the very order in which the second product reads them.
 
 use super::isa::Isa;
-use super::math::exp2_each;
+use super::math::{EXP2, EXP2_COARSE, exp2_each, whole_each};
 use super::pack::transpose;
 use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
 use super::tile::{self, COLUMNS as QUERIES, Element, ROWS, Run};
 use super::vector::{Loop, Vector, run};
 use rayon::prelude::*;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Keys whose scores exist at once: with them and 32 queries they stay in the first-level cache.
@@ -51,11 +52,46 @@ trait Operand: Element {
     /// `rows` `[depth, columns]` as elements `[depth / STEPS, columns]`, for which `room` has room; an odd depth is filled up with
     /// zeros.
     fn of<'a>(rows: &'a [f32], columns: usize, room: &'a mut [f32]) -> &'a [Self];
+
+    /// The polynomial that the softmax's weights are made with.
+    const EXP2: &'static [f32];
+
+    /// Weights as they will be multiplied.
+    ///
+    /// # Safety
+    /// The processor must have the vectors' instructions.
+    unsafe fn rounded<V: Vector>(weights: V) -> V;
+
+    /// Writes a vector of such weights of each of [`Element::STEPS`] keys as one of elements.
+    ///
+    /// # Safety
+    /// As [`Vector::store`].
+    unsafe fn store<V: Vector>(weights: [V; 2], to: *mut f32);
+
+    /// The elements that were stored.
+    fn stored(elements: &[f32]) -> &[Self];
 }
 
 impl Operand for f32 {
     fn of<'a>(rows: &'a [f32], _: usize, _: &'a mut [f32]) -> &'a [f32] {
         rows
+    }
+
+    const EXP2: &'static [f32] = &EXP2;
+
+    #[inline(always)]
+    unsafe fn rounded<V: Vector>(weights: V) -> V {
+        weights
+    }
+
+    #[inline(always)]
+    unsafe fn store<V: Vector>([weights, _]: [V; 2], to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { weights.store(to) }
+    }
+
+    fn stored(elements: &[f32]) -> &[f32] {
+        elements
     }
 }
 
@@ -64,6 +100,24 @@ impl Operand for u32 {
         let room = &mut room[..(rows.len() / columns).div_ceil(2) * columns];
         tile::pair_rows(Isa::Avx512Bf16, rows, columns, room);
         bits(room)
+    }
+
+    const EXP2: &'static [f32] = &EXP2_COARSE;
+
+    #[inline(always)]
+    unsafe fn rounded<V: Vector>(weights: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { weights.rounded() }
+    }
+
+    #[inline(always)]
+    unsafe fn store<V: Vector>(weights: [V; 2], to: *mut f32) {
+        // SAFETY: the caller's promise; all elements have one size.
+        unsafe { V::store_upper_halves(weights, to.cast()) }
+    }
+
+    fn stored(elements: &[f32]) -> &[u32] {
+        bits(elements)
     }
 }
 
@@ -157,7 +211,9 @@ struct Heads<'a, T> {
 
 /// The running softmax of 32 queries.
 struct Running {
-    greatest: [f32; QUERIES],
+    /// A whole number near the greatest score: what weights are powers above. With it, bringing down is exact.
+    whole: [f32; QUERIES],
+    /// The sum of the weights.
     sum: [f32; QUERIES],
 }
 
@@ -168,11 +224,11 @@ impl<T: Operand> Heads<'_, T> {
         let first = block * QUERIES;
         let count = QUERIES.min(queries - first);
         let seen = if causal { keys.min(first + count) } else { keys };
-        let sizes = [width * QUERIES, width * QUERIES, KEYS * QUERIES, KEYS * QUERIES, width * QUERIES];
-        scratch::with(sizes, |[scaled, room, scores, room_for_weights, mixed]| {
+        let sizes = [width * QUERIES, width * QUERIES, KEYS * QUERIES, width * QUERIES];
+        scratch::with(sizes, |[scaled, room, scores, mixed]| {
             self.pack_queries(pair, first..first + count, scaled);
             let q = T::of(scaled, QUERIES, room);
-            let mut running = Running { greatest: [f32::NEG_INFINITY; QUERIES], sum: [0.0; QUERIES] };
+            let mut running = Running { whole: [f32::NEG_INFINITY; QUERIES], sum: [0.0; QUERIES] };
             for from in (0..seen).step_by(KEYS) {
                 let chunk = from..seen.min(from + KEYS);
                 let scores = &mut scores[..chunk.len() * QUERIES];
@@ -181,8 +237,9 @@ impl<T: Operand> Heads<'_, T> {
                     hide_later(scores, from, first);
                 }
                 // SAFETY: nothing is asked for but the instructions.
-                unsafe { run(self.isa, Soften { scores, running: &mut running, mixed }) };
-                self.mix(pair, &chunk, T::of(scores, QUERIES, room_for_weights), mixed);
+                unsafe { run(self.isa, Soften::<T>::new(scores, &mut running, mixed)) };
+                let weights = T::stored(&scores[..chunk.len().div_ceil(T::STEPS) * QUERIES]);
+                self.mix(pair, &chunk, weights, mixed);
             }
             self.write(pair, first..first + count, (mixed, &running.sum), scaled);
         });
@@ -262,21 +319,30 @@ fn hide_later(scores: &mut [f32], from: usize, first: usize) {
     }
 }
 
-/// Turns scores `[keys, 32]`, in powers of two, into weights, and brings what was mixed so far down to the new greatest score.
-struct Soften<'a> {
+/// Turns scores `[keys, 32]`, in powers of two, into weights `[keys / STEPS, 32]` in their place, and brings what was mixed so far down
+/// to the new greatest score.
+struct Soften<'a, T> {
     scores: &'a mut [f32],
     running: &'a mut Running,
     mixed: &'a mut [f32],
+    weights: PhantomData<T>,
 }
 
-impl Loop for Soften<'_> {
+impl<'a, T> Soften<'a, T> {
+    fn new(scores: &'a mut [f32], running: &'a mut Running, mixed: &'a mut [f32]) -> Self {
+        Self { scores, running, mixed, weights: PhantomData }
+    }
+}
+
+impl<T: Operand> Loop for Soften<'_, T> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let Self { scores, running, mixed } = self;
-        let fresh = running.greatest[0] == f32::NEG_INFINITY;
+        let Self { scores, running, mixed, .. } = self;
+        let keys = scores.len() / QUERIES;
+        let fresh = running.whole[0] == f32::NEG_INFINITY;
         for first in (0..QUERIES).step_by(V::LANES) {
             let at = |row: &mut [f32]| row[first..].as_mut_ptr();
-            let (so_far, sum) = (at(&mut running.greatest), at(&mut running.sum));
+            let (so_far, sum) = (at(&mut running.whole), at(&mut running.sum));
             // SAFETY: rows have a number for each query, and queries are whole vectors; the rest is the caller's promise.
             unsafe {
                 let before = V::load(so_far);
@@ -284,20 +350,31 @@ impl Loop for Soften<'_> {
                 for row in scores.chunks_exact_mut(QUERIES) {
                     greatest = V::load(at(row)).greater(greatest);
                 }
+                let whole = whole_each(greatest);
                 let mut total = V::load(sum);
                 if !fresh {
-                    let shrink = exp2_each(before.minus(greatest));
+                    let shrink = exp2_each(before, whole, &EXP2);
                     total = total.times(shrink);
                     for row in mixed.chunks_exact_mut(QUERIES) {
                         V::load(at(row)).times(shrink).store(at(row));
                     }
                 }
-                for row in scores.chunks_exact_mut(QUERIES) {
-                    let weight = exp2_each(V::load(at(row)).minus(greatest));
-                    total = total.plus(weight);
-                    weight.store(at(row));
+                let scores = at(scores);
+                for element in 0..keys.div_ceil(T::STEPS) {
+                    let mut weights = [V::splat(0.0); 2];
+                    for (step, weight) in weights.iter_mut().enumerate().take(T::STEPS) {
+                        let key = element * T::STEPS + step;
+                        if key < keys {
+                            // The sum is of what is multiplied: so the results lie among the values.
+                            *weight =
+                                T::rounded(exp2_each(V::load(scores.add(key * QUERIES)), whole, T::EXP2));
+                            total = total.plus(*weight);
+                        }
+                    }
+                    // Elements are no more than the keys before them.
+                    T::store(weights, scores.add(element * QUERIES));
                 }
-                greatest.store(so_far);
+                whole.store(so_far);
                 total.store(sum);
             }
         }

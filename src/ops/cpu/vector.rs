@@ -7,6 +7,10 @@ use std::array::from_fn;
 pub const WIDEST: usize = 16;
 /// The bits of one: its exponent's lowest is the 24th.
 const ONE: i32 = 127 << 23;
+/// What is added to bits to round them to bf16.
+const HALF: i32 = 1 << 15;
+/// The upper half of 32 bits.
+const UPPER: i32 = !0xffff;
 
 /// As many numbers as fill a register of some set of instructions.
 ///
@@ -97,6 +101,18 @@ pub trait Vector: Copy {
     /// As [`Vector::store`].
     unsafe fn store_halves(pair: [Self; 2], to: *mut u32);
 
+    /// The nearest numbers that bf16 has, ties away from zero.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    unsafe fn rounded(self) -> Self;
+
+    /// Writes pairs of the upper halves of two vectors' bits, the first in the lower half.
+    ///
+    /// # Safety
+    /// As [`Vector::store`].
+    unsafe fn store_upper_halves(pair: [Self; 2], to: *mut u32);
+
     /// Writes the lower halves of the bits.
     ///
     /// # Safety
@@ -122,7 +138,7 @@ unsafe fn lower_halves(wide: std::arch::x86_64::__m256i) -> std::arch::x86_64::_
 /// Implements [`Vector`] by the processor's own functions.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector {
-    ($type:ident, $lanes:literal, ($splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident, $greater:ident), ($set:ident, $read:ident, $write:ident, $left:ident, $and:ident, $or:ident, $sum:ident), ($to:ident, $from:ident, $max:ident, $narrow:expr, $put:ident)) => {
+    ($type:ident, $lanes:literal, ($splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident, $greater:ident), ($set:ident, $read:ident, $write:ident, $left:ident, $right:ident, $and:ident, $or:ident, $sum:ident), ($to:ident, $from:ident, $max:ident, $narrow:expr, $put:ident)) => {
         // The safety of all of it is the callers' promise.
         impl Vector for std::arch::x86_64::$type {
             const LANES: usize = $lanes;
@@ -195,7 +211,7 @@ macro_rules! vector {
                 // SAFETY: the caller's promise.
                 unsafe {
                     let pairs = $read(from.cast());
-                    [$from($left::<16>(pairs)), $from($and(pairs, $set(0xffff_0000_u32.cast_signed())))]
+                    [$from($left::<16>(pairs)), $from($and(pairs, $set(UPPER)))]
                 }
             }
 
@@ -207,6 +223,20 @@ macro_rules! vector {
                     let first = $and($to(first), $set(0xffff));
                     $write(to.cast(), $or($left::<16>($to(second)), first));
                 }
+            }
+
+            #[inline(always)]
+            unsafe fn rounded(self) -> Self {
+                use std::arch::x86_64::{$and, $from, $set, $sum, $to};
+                // SAFETY: the caller's promise.
+                unsafe { $from($and($sum($to(self), $set(HALF)), $set(UPPER))) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_upper_halves([first, second]: [Self; 2], to: *mut u32) {
+                use std::arch::x86_64::{$and, $or, $right, $set, $to, $write};
+                // SAFETY: the caller's promise.
+                unsafe { $write(to.cast(), $or($and($to(second), $set(UPPER)), $right::<16>($to(first)))) }
             }
 
             #[inline(always)]
@@ -238,6 +268,7 @@ vector!(
         _mm256_loadu_si256,
         _mm256_storeu_si256,
         _mm256_slli_epi32,
+        _mm256_srli_epi32,
         _mm256_and_si256,
         _mm256_or_si256,
         _mm256_add_epi32
@@ -263,6 +294,7 @@ vector!(
         _mm512_loadu_si512,
         _mm512_storeu_si512,
         _mm512_slli_epi32,
+        _mm512_srli_epi32,
         _mm512_and_si512,
         _mm512_or_si512,
         _mm512_add_epi32
@@ -342,6 +374,19 @@ impl Vector for [f32; 4] {
     #[inline(always)]
     unsafe fn store_halves([first, second]: [Self; 2], to: *mut u32) {
         let pairs: [u32; 4] = from_fn(|lane| second[lane].to_bits() << 16 | first[lane].to_bits() & 0xffff);
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[u32; 4]>().write_unaligned(pairs) }
+    }
+
+    #[inline(always)]
+    unsafe fn rounded(self) -> Self {
+        self.map(|value| f32::from_bits((value.to_bits().wrapping_add_signed(HALF)) & UPPER.cast_unsigned()))
+    }
+
+    #[inline(always)]
+    unsafe fn store_upper_halves([first, second]: [Self; 2], to: *mut u32) {
+        let pairs: [u32; 4] =
+            from_fn(|lane| second[lane].to_bits() & UPPER.cast_unsigned() | first[lane].to_bits() >> 16);
         // SAFETY: the caller's promise.
         unsafe { to.cast::<[u32; 4]>().write_unaligned(pairs) }
     }
