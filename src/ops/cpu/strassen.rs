@@ -105,7 +105,6 @@ fn left_length(cut: Cut) -> usize {
 
 /// What a tile's rows are multiplied by.
 struct Right<'a> {
-    chain: usize,
     factors: &'a [&'a [u32]; TERMS],
     /// What is fetched during the terms [`NEXT`].
     next: [Option<&'a [u32]>; 2],
@@ -134,8 +133,9 @@ impl Product<'_> {
                     let rows = first..pairs.end.min(first + ROWS);
                     let tile = &mut bits_mut(tile)[..4 * rows.len() * COLUMNS];
                     // Tiles behind this one.
-                    let left = (pairs.end - first - 1) / ROWS;
-                    let right = Right { chain, factors: &right, next: self.next(two, chain, left) };
+                    let behind = (pairs.end - first - 1) / ROWS;
+                    let left = self.factors(&rows, chain);
+                    let right = Right { factors: &right, next: self.next(two, chain, behind) };
                     let place = if chains == 1 { 0 } else { 4 * (first - pairs.start) * COLUMNS };
                     let waiting = &mut waiting[place..][..tile.len()];
                     let last = chain + 1 == chains;
@@ -146,11 +146,11 @@ impl Product<'_> {
                     let places =
                         [0, 1].map(|odd| Place { weight: self.weight, row: 2 * first, panel: 2 * two + odd });
                     for term in 0..TERMS {
-                        if last && term + 1 == TERMS {
-                            places.iter().for_each(|place| self.finish.fetch(*place, 2 * rows.len(), out));
+                        if last {
+                            self.fetch(term, &places, 2 * rows.len(), out);
                         }
                         let settled = Settled { units, sums: waiting, fresh: chain == 0 };
-                        self.add_term(term, &rows, &right, (tile, settled));
+                        self.add_term(term, &left, &right, (tile, settled));
                     }
                     let sums = waiting.chunks_exact_mut(2 * rows.len() * COLUMNS);
                     for (place, sums) in places.into_iter().zip(sums).filter(|_| last) {
@@ -160,6 +160,15 @@ impl Product<'_> {
                 }
             }
         });
+    }
+
+    /// Fetches what is added to a tile's results and where they go, during each term a part of the rows: all at once, the processor
+    /// would wait for it.
+    fn fetch(&self, term: usize, places: &[Place; 2], rows: usize, out: Shared) {
+        let [from, to] = [term, term + 1].map(|terms| terms * rows / TERMS);
+        for place in places.iter().filter(|_| from < to) {
+            self.finish.fetch(Place { row: place.row + from, ..*place }, to - from, out);
+        }
     }
 
     /// The units of a chain of pairs of rows.
@@ -205,23 +214,22 @@ impl Product<'_> {
         })
     }
 
+    /// The left factors of all terms of pairs of rows in a chain.
+    fn factors(&self, pairs: &Range<usize>, chain: usize) -> Run<'_, u32> {
+        let length = TERMS * self.cut.chain / 2;
+        Run::of_matrix(bits(self.left(pairs)), self.length, chain * length..(chain + 1) * length)
+    }
+
     /// What the factors of all terms of pairs of rows are, and their units.
     fn left(&self, pairs: &Range<usize>) -> &[f32] {
         &self.left[pairs.start * self.length..pairs.end * self.length]
     }
 
     /// Adds a term to the sums of a tile `[2 panels, rows, 2, 32]`.
-    fn add_term(
-        &self,
-        term: usize,
-        rows: &Range<usize>,
-        right: &Right,
-        (tile, settled): (&mut [u32], Settled),
-    ) {
-        let (count, half) = (rows.len(), self.cut.chain / 2);
-        let from = (right.chain * TERMS + term) * half;
+    fn add_term(&self, term: usize, left: &Run<u32>, right: &Right, (tile, settled): (&mut [u32], Settled)) {
+        let (count, half) = (tile.len() / (4 * COLUMNS), self.cut.chain / 2);
         let next = NEXT.iter().position(|next| *next == term).and_then(|at| right.next[at]);
-        let a = Run::of_matrix(bits(self.left(rows)), self.length, from..from + half);
+        let a = left.part(term * half..(term + 1) * half);
         let integers = Integers { a, b: right.factors[term].into(), next };
         let place = |(row, panel): Quarter| (2 * panel * count + row) * COLUMNS;
         let step = |(from, to, last): Sum| Step { from: from.map(place), to: place(to), last };

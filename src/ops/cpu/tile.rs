@@ -21,6 +21,20 @@ macro_rules! for_rows {
     };
 }
 
+/// Does `$body` for each row below `$rows`, one after the other: in a loop, sums would leave their registers.
+#[cfg(target_arch = "x86_64")]
+macro_rules! unrolled {
+    ($rows:ident, $row:ident => $body:block) => {
+        unrolled!(@ $rows, $row => $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (@ $rows:ident, $row:ident => $body:block, $($at:literal)*) => {
+        $(if $at < $rows {
+            let $row = $at;
+            $body
+        })*
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -79,6 +93,16 @@ impl<'a, T> Run<'a, T> {
         let first = values[..width][part.clone()].as_ptr();
         let starts = std::array::from_fn(|row| first.wrapping_add(row.min(rows - 1) * width));
         Self { starts, step: 1, length: part.len(), rows, owner: PhantomData }
+    }
+
+    /// A part of the depth.
+    ///
+    /// # Panics
+    /// If it does not lie within.
+    pub fn part(&self, part: Range<usize>) -> Self {
+        assert!(part.start <= part.end && part.end <= self.length, "a part lies within");
+        let starts = self.starts.map(|start| start.wrapping_add(part.start * self.step));
+        Self { starts, length: part.len(), ..*self }
     }
 
     /// `rows` rows that lie side by side: `values` is `[length, rows]`.

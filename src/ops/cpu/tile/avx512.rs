@@ -51,22 +51,25 @@ unsafe fn stretch<const R: usize>(run: &Run<f32>, mut b: *const f32, c: &mut [f3
         }
         at += step;
     }
-    write(sums, c, fresh);
+    // SAFETY: the caller's promise.
+    unsafe { write(sums, c, fresh) };
 }
 
 /// Puts sums where they belong, or adds them to what is there unless `fresh`.
 ///
+/// # Safety
+/// The processor must have AVX-512.
+///
 /// # Panics
 /// If `c` has fewer rows.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn write<const R: usize>(sums: [[__m512; 2]; R], c: &mut [f32], fresh: bool) {
+#[inline(always)]
+pub(super) unsafe fn write<const R: usize>(sums: [[__m512; 2]; R], c: &mut [f32], fresh: bool) {
     assert!(c.len() >= R * COLUMNS, "a tile has {R} rows");
-    // As many steps as the compiler knows of: otherwise sums would go through memory on their way.
-    for (row, mut sums) in sums.into_iter().enumerate() {
-        // SAFETY: c has a row of 32 numbers here.
+    // One after the other: in a loop, sums would go through memory on their way.
+    unrolled!(R, row => {
+        // SAFETY: c has a row of 32 numbers here; the rest is the caller's promise.
         unsafe {
-            let c = c.as_mut_ptr().add(row * COLUMNS);
+            let (c, mut sums) = (c.as_mut_ptr().add(row * COLUMNS), sums[row]);
             if !fresh {
                 sums[0] = _mm512_add_ps(_mm512_loadu_ps(c), sums[0]);
                 sums[1] = _mm512_add_ps(_mm512_loadu_ps(c.add(16)), sums[1]);
@@ -74,7 +77,7 @@ pub(super) fn write<const R: usize>(sums: [[__m512; 2]; R], c: &mut [f32], fresh
             _mm512_storeu_ps(c, sums[0]);
             _mm512_storeu_ps(c.add(16), sums[1]);
         }
-    }
+    });
 }
 
 /// Adds products of ones to 20 sums in registers, `steps` times, and returns the operations of a step.

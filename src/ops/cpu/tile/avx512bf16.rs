@@ -57,7 +57,8 @@ unsafe fn stretch<const R: usize>(run: &Run<u32>, mut b: *const u32, c: &mut [f3
         }
         at += step;
     }
-    write(sums, c, fresh);
+    // SAFETY: the caller's promise.
+    unsafe { write(sums, c, fresh) };
 }
 
 /// Rounds and packs `x`.

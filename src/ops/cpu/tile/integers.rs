@@ -15,19 +15,6 @@ use std::array::from_fn;
 /// Pairs in a cache line.
 const LINE: usize = 16;
 
-/// Does `$body` for each row below `$rows`, one after the other: in a loop, sums would leave their registers.
-macro_rules! unrolled {
-    ($rows:ident, $row:ident => $body:block) => {
-        unrolled!(@ $rows, $row => $body, 0 1 2 3 4 5 6 7 8 9 10 11)
-    };
-    (@ $rows:ident, $row:ident => $body:block, $($at:literal)*) => {
-        $(if $at < $rows {
-            let $row = $at;
-            $body
-        })*
-    };
-}
-
 /// Numbers of 32 bits in a register, to which products of pairs are added.
 ///
 /// Its functions must be inlined into one that has the instructions, and called where the processor has them.
