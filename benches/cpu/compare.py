@@ -6,7 +6,8 @@
 
 Both sides take SDXL's real sizes with random weights, which cost what trained ones cost; diffusers' tensors lie channels last.
 Each side is a process of its own, and they take turns, so that neither warms the caches or the clock for the other. Run it with
-nothing else on the machine. Times are medians in seconds; peak is the most memory of the process in MiB.
+nothing else on the machine. Times are medians in seconds; peak is the most memory of the process in MiB. On a machine whose
+speed drifts, `--rounds` has the sides take turns so many times, and gives the medians of what the rounds gave.
 """
 import argparse
 import json
@@ -20,6 +21,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOKENS = 77
+# What a side tells of its times and memory.
+MEASURED = {"median_s", "gflops", "of_peak", "peak_mib"}
 
 
 def random_model(kind, config, dtype):
@@ -103,6 +106,11 @@ def output(command, threads):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def medians(lines):
+    """One line for those of a side's turns."""
+    return {name: statistics.median(line[name] for line in lines) for name in MEASURED & lines[0].keys()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cells", nargs="*", default=["unet:512", "vae:512", "clip"])
@@ -110,6 +118,7 @@ def main():
     parser.add_argument("--dtypes", default="bf16", help="of easel, and of diffusers after a slash: bf16,f32/bf16")
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1, help="turns of each side")
     parser.add_argument("--threads", type=int, help="threads of either side [default: all]")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     parser.add_argument("--side", type=int, default=0, help=argparse.SUPPRESS)
@@ -123,14 +132,15 @@ def main():
         what, _, side = cell.partition(":")
         for pair in args.dtypes.split(","):
             ours, _, theirs = pair.partition("/")
-            bench = [args.easel, "bench", "--model", "dummy:sdxl", "--what", what, "--dtype", ours, "--rows", args.rows,
-                     "--runs", args.runs, "--json"] + (["--size", f"{side}x{side}"] if side else [])
-            line = output(bench, args.threads)[-1]
-            other = output([sys.executable, __file__, "--peer", what, "--side", side or 0, "--dtype", theirs or ours,
-                            "--rows", args.rows, "--runs", args.runs], args.threads)[-1]
+            own = [args.easel, "bench", "--model", "dummy:sdxl", "--what", what, "--dtype", ours, "--rows", args.rows,
+                   "--runs", args.runs, "--json"] + (["--size", f"{side}x{side}"] if side else [])
+            other = [sys.executable, __file__, "--peer", what, "--side", side or 0, "--dtype", theirs or ours,
+                     "--rows", args.rows, "--runs", args.runs]
+            turns = [[output(command, args.threads)[-1] for command in (own, other)] for _ in range(args.rounds)]
+            line, other = (medians(lines) for lines in zip(*turns))
             ratio = line["median_s"] / other["median_s"]
             print(f"{cell:<10} {ours + '/' + (theirs or ours):>10} {line['median_s']:9.3f} {other['median_s']:9.3f} {ratio:6.2f} "
-                  f"{line['gflops']:8.0f} {line['of_peak']:8.1%} {line['peak_mib']:7} {other['peak_mib']:13}", flush=True)
+                  f"{line['gflops']:8.0f} {line['of_peak']:8.1%} {line['peak_mib']:7.0f} {other['peak_mib']:13.0f}", flush=True)
 
 
 if __name__ == "__main__":
