@@ -4,7 +4,7 @@
 //! of the softmax run down columns, and the weights come out in the very order in which the second product reads them.
 
 use super::isa::Isa;
-use super::math::{EXP2, EXP2_COARSE, exp2_each, whole_each};
+use super::math::{EXP2, EXP2_COARSE, exp2_each};
 use super::pack::transpose;
 use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
@@ -211,9 +211,7 @@ struct Heads<'a, T> {
 
 /// The running softmax of 32 queries.
 struct Running {
-    /// A whole number near the greatest score: what weights are powers above. With it, bringing down is exact.
-    whole: [f32; QUERIES],
-    /// The sum of the weights.
+    greatest: [f32; QUERIES],
     sum: [f32; QUERIES],
 }
 
@@ -228,7 +226,7 @@ impl<T: Operand> Heads<'_, T> {
         scratch::with(sizes, |[scaled, room, scores, mixed]| {
             self.pack_queries(pair, first..first + count, scaled);
             let q = T::of(scaled, QUERIES, room);
-            let mut running = Running { whole: [f32::NEG_INFINITY; QUERIES], sum: [0.0; QUERIES] };
+            let mut running = Running { greatest: [f32::NEG_INFINITY; QUERIES], sum: [0.0; QUERIES] };
             for from in (0..seen).step_by(KEYS) {
                 let chunk = from..seen.min(from + KEYS);
                 let scores = &mut scores[..chunk.len() * QUERIES];
@@ -339,10 +337,10 @@ impl<T: Operand> Loop for Soften<'_, T> {
     unsafe fn run<V: Vector>(self) {
         let Self { scores, running, mixed, .. } = self;
         let keys = scores.len() / QUERIES;
-        let fresh = running.whole[0] == f32::NEG_INFINITY;
+        let fresh = running.greatest[0] == f32::NEG_INFINITY;
         for first in (0..QUERIES).step_by(V::LANES) {
             let at = |row: &mut [f32]| row[first..].as_mut_ptr();
-            let (so_far, sum) = (at(&mut running.whole), at(&mut running.sum));
+            let (so_far, sum) = (at(&mut running.greatest), at(&mut running.sum));
             // SAFETY: rows have a number for each query, and queries are whole vectors; the rest is the caller's promise.
             unsafe {
                 let before = V::load(so_far);
@@ -350,10 +348,9 @@ impl<T: Operand> Loop for Soften<'_, T> {
                 for row in scores.chunks_exact_mut(QUERIES) {
                     greatest = V::load(at(row)).greater(greatest);
                 }
-                let whole = whole_each(greatest);
                 let mut total = V::load(sum);
                 if !fresh {
-                    let shrink = exp2_each(before, whole, &EXP2);
+                    let shrink = exp2_each(before.minus(greatest), &EXP2);
                     total = total.times(shrink);
                     for row in mixed.chunks_exact_mut(QUERIES) {
                         V::load(at(row)).times(shrink).store(at(row));
@@ -366,15 +363,15 @@ impl<T: Operand> Loop for Soften<'_, T> {
                         let key = element * T::STEPS + step;
                         if key < keys {
                             // The sum is of what is multiplied: so the results lie among the values.
-                            *weight =
-                                T::rounded(exp2_each(V::load(scores.add(key * QUERIES)), whole, T::EXP2));
+                            let below = V::load(scores.add(key * QUERIES)).minus(greatest);
+                            *weight = T::rounded(exp2_each(below, T::EXP2));
                             total = total.plus(*weight);
                         }
                     }
                     // Elements are no more than the keys before them.
                     T::store(weights, scores.add(element * QUERIES));
                 }
-                whole.store(so_far);
+                greatest.store(so_far);
                 total.store(sum);
             }
         }

@@ -146,8 +146,8 @@ impl Product<'_> {
                     let places =
                         [0, 1].map(|odd| Place { weight: self.weight, row: 2 * first, panel: 2 * two + odd });
                     for term in 0..TERMS {
-                        if last {
-                            self.fetch(term, &places, 2 * rows.len(), out);
+                        if last && term + 1 == TERMS {
+                            places.iter().for_each(|place| self.finish.fetch(*place, 2 * rows.len(), out));
                         }
                         let settled = Settled { units, sums: waiting, fresh: chain == 0 };
                         self.add_term(term, &left, &right, (tile, settled));
@@ -160,15 +160,6 @@ impl Product<'_> {
                 }
             }
         });
-    }
-
-    /// Fetches what is added to a tile's results and where they go, during each term a part of the rows: all at once, the processor
-    /// would wait for it.
-    fn fetch(&self, term: usize, places: &[Place; 2], rows: usize, out: Shared) {
-        let [from, to] = [term, term + 1].map(|terms| terms * rows / TERMS);
-        for place in places.iter().filter(|_| from < to) {
-            self.finish.fetch(Place { row: place.row + from, ..*place }, to - from, out);
-        }
     }
 
     /// The units of a chain of pairs of rows.
