@@ -4,7 +4,8 @@ use super::lines::Lines;
 use std::cell::RefCell;
 
 thread_local! {
-    static KEPT: RefCell<Lines<f32>> = RefCell::new(Lines::zeros(0));
+    /// Those that nobody works in; more than one, since work may call for work with its own.
+    static KEPT: RefCell<Vec<Lines<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Gives `work` `lengths` numbers each, from the beginning of a cache line, with whatever the thread's last work left in
@@ -12,19 +13,17 @@ thread_local! {
 ///
 /// `work` must not wait for other tasks of the pool, which might ask for the same memory.
 pub fn with<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32]; N]) -> R) -> R {
-    KEPT.with(|kept| {
-        let mut kept = kept.borrow_mut();
-        let whole: usize = lengths.iter().map(|length| padded(*length)).sum();
-        if kept.len() < whole {
-            *kept = Lines::zeros(whole);
-        }
-        let mut rest = &mut kept[..];
-        work(lengths.map(|length| {
-            let (part, after) = std::mem::take(&mut rest).split_at_mut(padded(length));
-            rest = after;
-            &mut part[..length]
-        }))
-    })
+    let whole: usize = lengths.iter().map(|length| padded(*length)).sum();
+    let kept = KEPT.with_borrow_mut(Vec::pop);
+    let mut kept = kept.filter(|kept| kept.len() >= whole).unwrap_or_else(|| Lines::zeros(whole));
+    let mut rest = &mut kept[..];
+    let result = work(lengths.map(|length| {
+        let (part, after) = std::mem::take(&mut rest).split_at_mut(padded(length));
+        rest = after;
+        &mut part[..length]
+    }));
+    KEPT.with_borrow_mut(|all| all.push(kept));
+    result
 }
 
 /// The bits of numbers, to read.

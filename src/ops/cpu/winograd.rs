@@ -19,7 +19,7 @@ use super::lines::Lines;
 use super::patches::{Patches, Walk};
 use super::product::ranges;
 use super::scratch;
-use super::shared::{Shared, Slot, filled};
+use super::shared::{Shared, Slot, filled, slots};
 use super::tile::{COLUMNS, Columns, ROWS};
 use super::vector::WIDEST;
 use super::weight::Weight;
@@ -41,8 +41,8 @@ const APART: usize = 16;
 const KEPT_BYTES: usize = 8 << 20;
 /// The most bytes of a weight that is kept for several convolutions too: others are mapped for them, which is little of their work.
 const OWN_BYTES: usize = 1 << 20;
-/// Panels mapped together where they are not kept.
-const PANELS_AT_ONCE: usize = 4;
+/// Tiles that are multiplied at once where panels are mapped piece by piece: the products stay in the second-level cache.
+const AT_ONCE: usize = 6 * ROWS;
 /// The fewest tiles of a picture that repay reading, or mapping, four times the weights.
 const FEWEST: usize = 16;
 const FEWEST_UNKEPT: usize = 64;
@@ -129,21 +129,26 @@ impl<'a> Filtered<'a> {
 
     /// For several: `weight` is mapped unless it is kept mapped.
     pub fn often(isa: Isa, tiles: Tiles, weight: &'a Weight) -> Self {
-        let own = (tiles.bytes(weight) > OWN_BYTES).then(|| {
-            let mut points = Points::zeros(weight.panels() * tiles.of_panel(weight));
-            map_panels(isa, tiles, weight, 0..weight.panels(), &mut points);
-            points
-        });
+        let own = (tiles.bytes(weight) > OWN_BYTES).then(|| mapped_points(isa, tiles, weight));
         Self { isa, tiles, weight, own }
     }
 
     /// What [`super::product::multiply`] computes.
     pub fn convolve(&self, patches: &Patches<f32>, finish: Finish, rows: usize) -> Vec<f32> {
         let Self { isa, tiles, weight, ref own } = *self;
-        let kept = || tiles.are_kept(weight).then(|| kept_points(isa, tiles, weight));
-        let points = own.as_deref().or_else(kept);
         let grid = Grid::new(tiles, patches, rows);
-        Convolution { isa, patches, weight, finish, grid }.compute(rows, points)
+        let convolution = Convolution { isa, patches, weight, finish, grid };
+        if let Some(points) = own {
+            return convolution.compute(rows, Some(points));
+        }
+        if tiles.are_kept(weight) {
+            return convolution.compute(rows, Some(kept_points(isa, tiles, weight)));
+        }
+        // Of pixels and weights, the one that takes less memory at the points is mapped first, the other piece by piece.
+        if grid.count > weight.outputs() {
+            return convolution.compute(rows, Some(&mapped_points(isa, tiles, weight)));
+        }
+        convolution.compute(rows, None)
     }
 }
 
@@ -163,10 +168,13 @@ fn all_at_points(isa: Isa, tiles: Tiles, weight: &Weight) -> Points {
     points
 }
 
-/// Maps `panels`, in parallel.
-fn map_panels(isa: Isa, tiles: Tiles, weight: &Weight, panels: Range<usize>, points: &mut [f32]) {
-    let mapped = points.par_chunks_mut(tiles.of_panel(weight)).zip(panels);
-    mapped.for_each(|(points, panel)| map_panel(isa, tiles, weight, panel, points));
+/// Maps all of a weight to the points, in parallel.
+fn mapped_points(isa: Isa, tiles: Tiles, weight: &Weight) -> Points {
+    let each = tiles.of_panel(weight);
+    let mut points = Points::zeros(weight.panels() * each);
+    let panels = points.par_chunks_mut(each).enumerate();
+    panels.for_each(|(panel, points)| map_panel(isa, tiles, weight, panel, points));
+    points
 }
 
 fn map_panel(isa: Isa, tiles: Tiles, weight: &Weight, panel: usize, points: &mut [f32]) {
@@ -201,6 +209,12 @@ impl Grid {
     }
 }
 
+/// The greatest step up to `most` that cuts `count` evenly, in whole groups of [`ROWS`].
+fn even(count: usize, most: usize) -> usize {
+    let parts = count.div_ceil(most).max(1);
+    count.div_ceil(parts).next_multiple_of(ROWS)
+}
+
 struct Convolution<'a> {
     isa: Isa,
     patches: &'a Patches<'a, f32>,
@@ -210,81 +224,153 @@ struct Convolution<'a> {
 }
 
 impl Convolution<'_> {
-    /// All rows, with the weight at `points`, or mapped some panels at a time.
+    /// All rows, with the weight at `points`, or mapped panel by panel.
     fn compute(&self, rows: usize, points: Option<&[f32]>) -> Vec<f32> {
-        let weight = self.weight;
         let write = |out: &mut [Slot]| {
             let out = Shared::new(out);
-            if let Some(points) = points {
-                return self.panels(0..weight.panels(), points, out);
-            }
-            let mut points =
-                Points::zeros(weight.panels().min(PANELS_AT_ONCE) * self.grid.tiles.of_panel(weight));
-            for first in (0..weight.panels()).step_by(PANELS_AT_ONCE) {
-                let panels = first..weight.panels().min(first + PANELS_AT_ONCE);
-                map_panels(self.isa, self.grid.tiles, weight, panels.clone(), &mut points);
-                self.panels(panels, &points, out);
-            }
-        };
-        // SAFETY: the tiles make up all rows, and the panels all columns.
-        unsafe { filled(rows * weight.width(), write) }
-    }
-
-    /// Computes the columns of `panels`, which `points` hold.
-    fn panels(&self, panels: Range<usize>, points: &[f32], out: Shared) {
-        let most = BLOCK_BYTES / (size_of::<f32>() * self.grid.tiles.points() * length(self.weight));
-        let most = (most / ROWS * ROWS).clamp(BLOCK.start, BLOCK.end);
-        let blocks = self.grid.count.div_ceil(most).max(1);
-        let block = self.grid.count.div_ceil(blocks).next_multiple_of(ROWS);
-        // Each chunk of panels maps the pixels anew.
-        let chunk = match hands::tasks() {
-            1 => panels.len().max(1),
-            tasks => (panels.len() * blocks / tasks).clamp(2, panels.len().max(2)),
-        };
-        let tasks: Vec<_> = ranges(self.grid.count, block)
-            .flat_map(|tiles| panels.clone().step_by(chunk).map(move |panel| (tiles.clone(), panel)))
-            .collect();
-        let each = self.grid.tiles.of_panel(self.weight);
-        tasks.into_par_iter().for_each(|(tiles, first)| {
-            let task = first..panels.end.min(first + chunk);
-            let points = &points[(first - panels.start) * each..][..task.len() * each];
             match (self.grid.tiles, self.weight.has_pairs()) {
-                (Tiles::Two, false) => self.task::<Floats, Two, 2, 4>(tiles, task, points, out),
-                (Tiles::Two, true) => self.task::<Scaled, Two, 2, 4>(tiles, task, points, out),
-                (Tiles::Four, false) => self.task::<Floats, Four, 4, 6>(tiles, task, points, out),
-                (Tiles::Four, true) => self.task::<Scaled, Four, 4, 6>(tiles, task, points, out),
+                (Tiles::Two, false) => self.fill::<Floats, Two, 2, 4>(points, out),
+                (Tiles::Two, true) => self.fill::<Scaled, Two, 2, 4>(points, out),
+                (Tiles::Four, false) => self.fill::<Floats, Four, 4, 6>(points, out),
+                (Tiles::Four, true) => self.fill::<Scaled, Four, 4, 6>(points, out),
             }
-        });
+        };
+        // SAFETY: either way computes all tiles in all panels, which make up all rows and all columns.
+        unsafe { filled(rows * self.weight.width(), write) }
     }
 
-    /// Computes tiles in the columns of a task's `panels`.
-    fn task<O: Operands, F: Filter<R, P>, const R: usize, const P: usize>(
+    fn fill<O: Operands, F: Filter<R, P>, const R: usize, const P: usize>(
         &self,
-        tiles: Range<usize>,
-        panels: Range<usize>,
+        points: Option<&[f32]>,
+        out: Shared,
+    ) {
+        match points {
+            Some(points) => self.by_tiles::<O, F, R, P>(points, out),
+            None => self.by_panels::<O, F, R, P>(out),
+        }
+    }
+
+    /// Has each task map the pixels of some tiles and compute their columns of some panels, which `points` hold.
+    fn by_tiles<O: Operands, F: Filter<R, P>, const R: usize, const P: usize>(
+        &self,
         points: &[f32],
         out: Shared,
     ) {
-        let channels = self.patches.channels;
-        let length = O::length(channels);
-        let (pixel_step, product_step) = (tiles.len() * length + APART, tiles.len() * COLUMNS + APART);
-        let sizes = [P * P * pixel_step, P * P * product_step, channels, O::room(P * P * channels)];
-        scratch::with(sizes, |[pixels, products, zeros, room]| {
-            zeros.fill(0.0);
-            for (at, tile) in tiles.clone().enumerate() {
-                let read = self.read::<P>(tile, zeros);
-                O::map_pixels::<F, R, P>(self.isa, &read, room, (&mut pixels[at * length..], pixel_step));
-            }
-            for (panel, points) in panels.zip(points.chunks_exact(self.grid.tiles.of_panel(self.weight))) {
-                self.multiply::<O>((tiles.len(), panel), pixels, points, products);
-                for (at, tile) in tiles.clone().enumerate() {
-                    if tile + 1 < tiles.end {
-                        self.results::<R>(tile + 1, panel, out).to.fetch();
-                    }
-                    self.write::<F, R, P>((tile, panel), &products[at * COLUMNS..], product_step, out);
+        let (panels, each) = (self.weight.panels(), self.grid.tiles.of_panel(self.weight));
+        let group = self.of_group();
+        let most = BLOCK_BYTES / (size_of::<f32>() * group) * ROWS;
+        let block = even(self.grid.count, most.clamp(BLOCK.start, BLOCK.end));
+        // Each chunk of panels maps the pixels anew.
+        let chunk = match hands::tasks() {
+            1 => panels.max(1),
+            tasks => (panels * self.grid.count.div_ceil(block) / tasks).clamp(2, panels.max(2)),
+        };
+        let tasks: Vec<_> = ranges(self.grid.count, block)
+            .flat_map(|tiles| ranges(panels, chunk).map(move |panels| (tiles.clone(), panels)))
+            .collect();
+        tasks.into_par_iter().for_each(|(tiles, panels)| {
+            let groups = tiles.len().div_ceil(ROWS);
+            let sizes = [groups * group, self.of_products(tiles.len())];
+            scratch::with(sizes, |[pixels, products]| {
+                for (at, pixels) in pixels.chunks_exact_mut(group).enumerate() {
+                    let first = tiles.start + at * ROWS;
+                    // SAFETY: mapping writes numbers alone.
+                    let pixels = unsafe { slots(pixels) };
+                    self.map_group::<O, F, R, P>(first..tiles.end.min(first + ROWS), pixels);
                 }
+                for panel in panels {
+                    let points = &points[panel * each..][..each];
+                    self.columns::<O, F, R, P>((&tiles, panel), pixels, points, (products, out));
+                }
+            });
+        });
+    }
+
+    /// Maps the pixels of all tiles, then has each task map a panel and compute its columns.
+    fn by_panels<O: Operands, F: Filter<R, P>, const R: usize, const P: usize>(&self, out: Shared) {
+        let (count, panels, group) = (self.grid.count, self.weight.panels(), self.of_group());
+        let groups = count.div_ceil(ROWS);
+        let write = |pixels: &mut [Slot]| {
+            pixels.par_chunks_mut(group).enumerate().for_each(|(at, pixels)| {
+                self.map_group::<O, F, R, P>(at * ROWS..count.min((at + 1) * ROWS), pixels);
+            });
+        };
+        // SAFETY: every group is written.
+        let pixels = unsafe { filled(groups * group, write) };
+        // With many threads tiles are shared out too, for each part of which a panel is mapped anew.
+        let part = even(count, groups.div_ceil((hands::tasks() / panels).max(1)) * ROWS);
+        let tasks: Vec<_> = (0..panels)
+            .flat_map(|panel| ranges(count, part).map(move |tiles| (panel, tiles)))
+            .collect();
+        tasks.into_par_iter().with_max_len(1).for_each(|(panel, part)| {
+            let block = even(part.len(), AT_ONCE);
+            let sizes = [self.grid.tiles.of_panel(self.weight), self.of_products(block)];
+            scratch::with(sizes, |[points, products]| {
+                O::map_panel::<F, R, P>(self.isa, self.weight, panel, points);
+                for tiles in ranges(part.len(), block) {
+                    let tiles = part.start + tiles.start..part.start + tiles.end;
+                    let pixels = &pixels[tiles.start / ROWS * group..][..tiles.len().div_ceil(ROWS) * group];
+                    self.columns::<O, F, R, P>((&tiles, panel), pixels, points, (products, out));
+                }
+            });
+        });
+    }
+
+    /// Numbers that a group of [`ROWS`] tiles takes at the points.
+    fn of_group(&self) -> usize {
+        self.grid.tiles.points() * self.of_point()
+    }
+
+    /// Numbers that a group of tiles takes at a point.
+    fn of_point(&self) -> usize {
+        ROWS * length(self.weight) + APART
+    }
+
+    /// Numbers that the products of so many tiles and a panel take.
+    fn of_products(&self, tiles: usize) -> usize {
+        self.grid.tiles.points() * (tiles * COLUMNS + APART)
+    }
+
+    /// Maps up to [`ROWS`] tiles to the points `[points, ROWS, length]`, which are [`APART`]; zeros behind the last tile.
+    fn map_group<O: Operands, F: Filter<R, P>, const R: usize, const P: usize>(
+        &self,
+        tiles: Range<usize>,
+        out: &mut [Slot],
+    ) {
+        let (channels, length) = (self.patches.channels, length(self.weight));
+        for point in out.chunks_exact_mut(self.of_point()) {
+            point[tiles.len() * length..].fill(Slot::new(0.0));
+        }
+        scratch::with([channels, O::room(P * P * channels)], |[zeros, room]| {
+            zeros.fill(0.0);
+            for (at, tile) in tiles.enumerate() {
+                let read = self.read::<P>(tile, zeros);
+                O::map_pixels::<F, R, P>(
+                    self.isa,
+                    &read,
+                    room,
+                    (&mut out[at * length..], self.of_point()),
+                );
             }
         });
+    }
+
+    /// Computes `tiles` in the columns of a panel, of `pixels` as groups and the panel's `points`.
+    fn columns<O: Operands, F: Filter<R, P>, const R: usize, const P: usize>(
+        &self,
+        (tiles, panel): (&Range<usize>, usize),
+        pixels: &[f32],
+        points: &[f32],
+        (products, out): (&mut [f32], Shared),
+    ) {
+        let step = tiles.len() * COLUMNS + APART;
+        self.multiply::<O>((tiles.len(), panel), pixels, points, products);
+        for (at, tile) in tiles.clone().enumerate() {
+            if tile + 1 < tiles.end {
+                self.results::<R>(tile + 1, panel, out).to.fetch();
+            }
+            self.write::<F, R, P>((tile, panel), &products[at * COLUMNS..], step, out);
+        }
     }
 
     /// The pixels that a tile is read from.
@@ -305,8 +391,8 @@ impl Convolution<'_> {
         pixels
     }
 
-    /// The products at all points, `[points, tiles, 32]`, of pixels `[points, tiles, length]` and a panel's `points`
-    /// `[points, length, 32]`; of the first two, points are [`APART`].
+    /// The products at all points, `[points, tiles, 32]`, which are [`APART`], of `pixels` as groups and a panel's `points`
+    /// `[points, length, 32]`.
     fn multiply<O: Operands>(
         &self,
         (tiles, panel): (usize, usize),
@@ -314,14 +400,14 @@ impl Convolution<'_> {
         points: &[f32],
         products: &mut [f32],
     ) {
-        let (length, used) = (O::length(self.patches.channels), self.weight.used(panel));
-        let points = pixels.chunks_exact(tiles * length + APART).zip(points.chunks_exact(length * COLUMNS));
-        for ((pixels, numbers), c) in points.zip(products.chunks_exact_mut(tiles * COLUMNS + APART)) {
-            let (pixels, c) = (&pixels[..tiles * length], &mut c[..tiles * COLUMNS]);
+        let (length, used) = (length(self.weight), self.weight.used(panel));
+        let products = products.chunks_exact_mut(tiles * COLUMNS + APART);
+        for (point, (numbers, c)) in points.chunks_exact(length * COLUMNS).zip(products).enumerate() {
             // A panel is used for these few tiles alone; meanwhile that of the next point comes from memory.
             let b = Columns { numbers, used, ahead: length };
-            let tiles = pixels.chunks(ROWS * length).zip(c.chunks_mut(ROWS * COLUMNS));
-            for (a, c) in tiles {
+            let rows = c[..tiles * COLUMNS].chunks_mut(ROWS * COLUMNS);
+            for (group, c) in pixels.chunks_exact(self.of_group()).zip(rows) {
+                let a = &group[point * self.of_point()..][..c.len() / COLUMNS * length];
                 O::multiply(self.isa, (a, length), b, c);
             }
         }

@@ -4,7 +4,7 @@
 use super::super::isa::Isa;
 use super::super::scaled::{self, Cut, LARGEST_ALONE, find_units, scale_rows};
 use super::super::scratch::{self, bits, bits_mut};
-use super::super::shared::slots;
+use super::super::shared::{Slot, slots};
 use super::super::tile::{self, COLUMNS, Columns, Run};
 use super::super::weight::Weight;
 use super::filters::{Filter, TAPS};
@@ -31,7 +31,7 @@ pub trait Operands {
         isa: Isa,
         pixels: &[[&[f32]; P]; P],
         room: &mut [f32],
-        out: (&mut [f32], usize),
+        out: (&mut [Slot], usize),
     );
 
     /// The products `[rows, 32]` of up to [`ROWS`](tile::ROWS) rows of `length` numbers and of columns as long.
@@ -67,7 +67,7 @@ impl Operands for Floats {
         isa: Isa,
         pixels: &[[&[f32]; P]; P],
         _: &mut [f32],
-        (out, step): (&mut [f32], usize),
+        (out, step): (&mut [Slot], usize),
     ) {
         points::map_pixels::<F, R, P>(isa, pixels, out, step);
     }
@@ -113,12 +113,12 @@ impl Operands for Scaled {
         isa: Isa,
         pixels: &[[&[f32]; P]; P],
         room: &mut [f32],
-        (out, step): (&mut [f32], usize),
+        (out, step): (&mut [Slot], usize),
     ) {
         let channels = pixels[0][0].len();
-        points::map_pixels::<F, R, P>(isa, pixels, room, channels);
-        // SAFETY: what scales rows writes numbers alone.
-        scale_rows(isa, &room[..P * P * channels], channels, (unsafe { slots(out) }, step));
+        // SAFETY: mapping writes numbers alone.
+        points::map_pixels::<F, R, P>(isa, pixels, unsafe { slots(room) }, channels);
+        scale_rows(isa, &room[..P * P * channels], channels, (out, step));
     }
 
     fn multiply(isa: Isa, rows: (&[f32], usize), columns: Columns<f32>, c: &mut [f32]) {

@@ -4,6 +4,7 @@
 use super::super::finish::Block;
 use super::super::isa::Isa;
 use super::super::scaled::ROUNDED;
+use super::super::shared::Slot;
 use super::super::tile::COLUMNS;
 use super::super::vector::{Loop, Vector, WIDEST, run};
 use super::filters::{Filter, TAPS};
@@ -16,7 +17,7 @@ use std::marker::PhantomData;
 pub fn map_pixels<F: Filter<R, P>, const R: usize, const P: usize>(
     isa: Isa,
     pixels: &[[&[f32]; P]; P],
-    out: &mut [f32],
+    out: &mut [Slot],
     step: usize,
 ) {
     let channels = pixels[0][0].len();
@@ -28,7 +29,7 @@ pub fn map_pixels<F: Filter<R, P>, const R: usize, const P: usize>(
 
 struct Pixels<'a, F, const R: usize, const P: usize> {
     pixels: &'a [[&'a [f32]; P]; P],
-    out: &'a mut [f32],
+    out: &'a mut [Slot],
     step: usize,
     filter: PhantomData<F>,
 }
@@ -48,7 +49,7 @@ impl<F: Filter<R, P>, const R: usize, const P: usize> Loop for Pixels<'_, F, R, 
                     *column = F::pixels(*column);
                 }
                 for y in 0..P {
-                    let to = out.as_mut_ptr().add(y * P * step + first);
+                    let to = out.as_mut_ptr().cast::<f32>().add(y * P * step + first);
                     for (x, value) in F::pixels(across(&columns, y)).into_iter().enumerate() {
                         value.store(to.add(x * step));
                     }
