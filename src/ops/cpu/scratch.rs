@@ -11,7 +11,7 @@ thread_local! {
 /// Gives `work` `lengths` numbers each, from the beginning of a cache line, with whatever the thread's last work left in
 /// them.
 ///
-/// `work` must not wait for other tasks of the pool, which might ask for the same memory.
+/// `work` should not wait for other tasks of the pool: the thread would take some up meanwhile, each with memory of its own.
 pub fn with<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32]; N]) -> R) -> R {
     let whole: usize = lengths.iter().map(|length| padded(*length)).sum();
     let kept = KEPT.with_borrow_mut(Vec::pop);

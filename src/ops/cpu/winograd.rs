@@ -11,6 +11,7 @@
 mod filters;
 mod operands;
 mod points;
+mod tiles;
 
 use super::finish::{Finish, Place};
 use super::hands;
@@ -21,7 +22,6 @@ use super::product::ranges;
 use super::scratch;
 use super::shared::{Shared, Slot, filled, slots};
 use super::tile::{COLUMNS, Columns, ROWS};
-use super::vector::WIDEST;
 use super::weight::Weight;
 use filters::{Filter, Four, Two};
 use operands::{Floats, Operands, Scaled};
@@ -29,6 +29,7 @@ use points::{Results, map_products};
 use rayon::prelude::*;
 use std::array::from_fn;
 use std::ops::Range;
+use tiles::{Grid, length};
 
 /// Bytes of a task's pixels at the points, so that they stay in the second-level cache.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -37,79 +38,15 @@ const BLOCK: Range<usize> = 2 * ROWS..5 * ROWS;
 /// Numbers between what belongs to two points, a cache line: a tile's numbers lie at 36 places as far apart as this and a
 /// power of two times few, which the first-level cache would otherwise keep in one of its sets, for eight of them.
 const APART: usize = 16;
-/// The most bytes of a weight that are kept at the points, four times those of its taps; others are mapped at each use.
-const KEPT_BYTES: usize = 8 << 20;
 /// The most bytes of a weight that is kept for several convolutions too: others are mapped for them, which is little of their work.
 const OWN_BYTES: usize = 1 << 20;
 /// Tiles that are multiplied at once where panels are mapped piece by piece: the products stay in the second-level cache.
 const AT_ONCE: usize = 6 * ROWS;
-/// The fewest tiles of a picture that repay reading, or mapping, four times the weights.
-const FEWEST: usize = 16;
-const FEWEST_UNKEPT: usize = 64;
+
+pub use tiles::Tiles;
 
 /// A weight's panels at the points: `[panels, points, inputs, 32]`.
 pub type Points = Lines<f32>;
-
-/// The tiles of results that a convolution goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tiles {
-    /// 2 x 2.
-    Two,
-    /// 4 x 4.
-    Four,
-}
-
-impl Tiles {
-    /// Those by which the convolution that walks so is faster than as a product of its patches, if any.
-    pub fn of(isa: Isa, walk: &Walk, weight: &Weight) -> Option<Self> {
-        let channels = weight.depth() / 9;
-        let fits = isa != Isa::Portable
-            && (walk.kernel, walk.stride) == (3, 1)
-            && channels.is_multiple_of(WIDEST)
-            && channels >= 2 * WIDEST;
-        [Self::Four, Self::Two].into_iter().find(|tiles| fits && tiles.repay(walk.out, weight))
-    }
-
-    /// Whether a picture has enough of them for what its weight costs at the points.
-    fn repay(self, (height, width): (usize, usize), weight: &Weight) -> bool {
-        let fewest = if self.are_kept(weight) { FEWEST } else { FEWEST_UNKEPT };
-        height.div_ceil(self.side()) * width.div_ceil(self.side()) >= fewest
-    }
-
-    /// Height and width.
-    fn side(self) -> usize {
-        match self {
-            Self::Two => 2,
-            Self::Four => 4,
-        }
-    }
-
-    /// Points of a tile.
-    fn points(self) -> usize {
-        (self.side() + 2).pow(2)
-    }
-
-    /// Whether the weight at their points is kept.
-    fn are_kept(self, weight: &Weight) -> bool {
-        self.bytes(weight) <= KEPT_BYTES
-    }
-
-    /// Bytes of the weight at their points.
-    fn bytes(self, weight: &Weight) -> usize {
-        weight.panels() * self.of_panel(weight) * size_of::<f32>()
-    }
-
-    /// Numbers of a panel at their points.
-    fn of_panel(self, weight: &Weight) -> usize {
-        length(weight) * self.points() * COLUMNS
-    }
-}
-
-/// Numbers that the channels of a pixel, or of a column of the weight, take at a point.
-fn length(weight: &Weight) -> usize {
-    let channels = weight.depth() / 9;
-    if weight.has_pairs() { Scaled::length(channels) } else { Floats::length(channels) }
-}
 
 /// A weight for convolutions that go by some tiles.
 #[derive(Debug)]
@@ -117,7 +54,7 @@ pub struct Filtered<'a> {
     isa: Isa,
     tiles: Tiles,
     weight: &'a Weight,
-    /// The weight at the points, where it is neither kept there nor mapped some panels at a time.
+    /// The weight at the points, where it is neither kept there nor mapped anew for each convolution.
     own: Option<Points>,
 }
 
@@ -183,29 +120,6 @@ fn map_panel(isa: Isa, tiles: Tiles, weight: &Weight, panel: usize, points: &mut
         (Tiles::Two, true) => Scaled::map_panel::<Two, 2, 4>(isa, weight, panel, points),
         (Tiles::Four, false) => Floats::map_panel::<Four, 4, 6>(isa, weight, panel, points),
         (Tiles::Four, true) => Scaled::map_panel::<Four, 4, 6>(isa, weight, panel, points),
-    }
-}
-
-/// The tiles of all pictures.
-#[derive(Clone, Copy)]
-struct Grid {
-    tiles: Tiles,
-    /// How many a picture has, down and across.
-    size: (usize, usize),
-    count: usize,
-}
-
-impl Grid {
-    fn new(tiles: Tiles, patches: &Patches<f32>, rows: usize) -> Self {
-        let (height, width) = patches.walk.out;
-        let size = (height.div_ceil(tiles.side()), width.div_ceil(tiles.side()));
-        Self { tiles, size, count: rows / (height * width) * size.0 * size.1 }
-    }
-
-    /// The picture of a tile, and the line and column of its first result.
-    fn place(&self, tile: usize) -> (usize, usize, usize) {
-        let (line, column) = (tile / self.size.1, tile % self.size.1);
-        (line / self.size.0, line % self.size.0 * self.tiles.side(), column * self.tiles.side())
     }
 }
 
@@ -275,8 +189,8 @@ impl Convolution<'_> {
                 for (at, pixels) in pixels.chunks_exact_mut(group).enumerate() {
                     let first = tiles.start + at * ROWS;
                     // SAFETY: mapping writes numbers alone.
-                    let pixels = unsafe { slots(pixels) };
-                    self.map_group::<O, F, R, P>(first..tiles.end.min(first + ROWS), pixels);
+                    let out = unsafe { slots(pixels) };
+                    self.map_group::<O, F, R, P>(first..tiles.end.min(first + ROWS), out);
                 }
                 for panel in panels {
                     let points = &points[panel * each..][..each];
@@ -286,7 +200,8 @@ impl Convolution<'_> {
         });
     }
 
-    /// Maps the pixels of all tiles, then has each task map a panel and compute its columns.
+    /// Maps the pixels of all tiles, then has each task map a panel and compute its columns: neither is mapped twice, and no
+    /// thread waits for others between panels.
     fn by_panels<O: Operands, F: Filter<R, P>, const R: usize, const P: usize>(&self, out: Shared) {
         let (count, panels, group) = (self.grid.count, self.weight.panels(), self.of_group());
         let groups = count.div_ceil(ROWS);
@@ -299,9 +214,8 @@ impl Convolution<'_> {
         let pixels = unsafe { filled(groups * group, write) };
         // With many threads tiles are shared out too, for each part of which a panel is mapped anew.
         let part = even(count, groups.div_ceil((hands::tasks() / panels).max(1)) * ROWS);
-        let tasks: Vec<_> = (0..panels)
-            .flat_map(|panel| ranges(count, part).map(move |tiles| (panel, tiles)))
-            .collect();
+        let tasks: Vec<_> =
+            (0..panels).flat_map(|panel| ranges(count, part).map(move |tiles| (panel, tiles))).collect();
         tasks.into_par_iter().with_max_len(1).for_each(|(panel, part)| {
             let block = even(part.len(), AT_ONCE);
             let sizes = [self.grid.tiles.of_panel(self.weight), self.of_products(block)];
@@ -345,12 +259,7 @@ impl Convolution<'_> {
             zeros.fill(0.0);
             for (at, tile) in tiles.enumerate() {
                 let read = self.read::<P>(tile, zeros);
-                O::map_pixels::<F, R, P>(
-                    self.isa,
-                    &read,
-                    room,
-                    (&mut out[at * length..], self.of_point()),
-                );
+                O::map_pixels::<F, R, P>(self.isa, &read, room, (&mut out[at * length..], self.of_point()));
             }
         });
     }
@@ -459,7 +368,9 @@ mod tests {
     }
 
     #[test]
-    fn weights_mapped_at_each_use_give_the_same_to_the_last_bit() {
+    fn weights_mapped_at_each_use_give_the_same_to_the_last_bit_however_many_threads_there_are() {
+        let pools =
+            [1, 8].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
         let (height, width) = walk().out;
         let rows = 2 * height * width;
         let data = numbers(rows * INPUTS, 2);
@@ -470,7 +381,10 @@ mod tests {
                     let (grid, finish) = (Grid::new(tiles, &patches, rows), Finish::default());
                     let convolution = Convolution { isa, patches: &patches, weight, finish, grid };
                     let kept = convolution.compute(rows, Some(kept_points(isa, tiles, weight)));
-                    assert_eq!(kept, convolution.compute(rows, None), "{isa:?} {tiles:?}");
+                    for pool in &pools {
+                        let mapped = pool.install(|| convolution.compute(rows, None));
+                        assert_eq!(kept, mapped, "{isa:?} {tiles:?}");
+                    }
                 }
             }
         }
