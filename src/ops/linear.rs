@@ -1,10 +1,12 @@
 //! The affine map of the last axis.
 
+use super::cpu::norm::Affine;
 use super::cpu::patches::Walk;
 use super::cpu::weight::Order;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::host::{holds, tensor};
+use super::norm::LayerNorm;
 use super::product::{Added, Product};
 use super::reference;
 use crate::error::Result;
@@ -85,15 +87,24 @@ impl Linear {
         }
     }
 
-    /// What each of several maps without bias makes of `x`, which is read once where they lie on a processor.
+    /// What each of several maps makes of `x`, which is read once where they lie on a processor.
     pub(super) fn forward_each(maps: &[Self], x: &Tensor) -> Result<Vec<Tensor>> {
-        let products: Vec<&Product> = maps.iter().filter_map(Self::on_cpu).collect();
-        if products.len() < maps.len() {
-            return maps.iter().map(|map| map.forward(x)).collect();
+        match Self::all_on_cpu(maps) {
+            Some(products) => forward_each(&products, x, None),
+            None => maps.iter().map(|map| map.forward(x)).collect(),
         }
-        let (walk, rows) = rows(x)?;
-        let results = Product::multiply_each(&products, x, walk, rows)?;
-        products.iter().zip(results).map(|(product, result)| tensor(result, shape(product, x)?)).collect()
+    }
+
+    /// What each of several maps makes of `x` as `norm` makes it: on a processor on the way in.
+    pub(super) fn forward_each_normed(maps: &[Self], x: &Tensor, norm: &LayerNorm) -> Result<Vec<Tensor>> {
+        match (Self::all_on_cpu(maps), norm.on_cpu()) {
+            (Some(products), Some(norm)) => forward_each(&products, x, Some(norm)),
+            _ => Self::forward_each(maps, &norm.forward(x)?),
+        }
+    }
+
+    fn all_on_cpu(maps: &[Self]) -> Option<Vec<&Product>> {
+        maps.iter().map(Self::on_cpu).collect()
     }
 
     fn on_cpu(&self) -> Option<&Product> {
@@ -150,6 +161,17 @@ impl GatedLinear {
             Kind::Elsewhere(linear) => reference::geglu(&linear.forward(x)?),
         }
     }
+
+    /// [`GatedLinear::forward`] of `x` as `norm` makes it: on a processor on the way in.
+    pub(super) fn forward_normed(&self, x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
+        match (&self.kind, norm.on_cpu()) {
+            (Kind::Cpu(product), Some(norm)) => {
+                let mut made = forward_each(&[product], x, Some(norm))?;
+                Ok(made.swap_remove(0))
+            }
+            _ => self.forward(&norm.forward(x)?),
+        }
+    }
 }
 
 fn packed(weight: &Tensor, bias: Option<&Tensor>, gated: bool) -> Result<Product> {
@@ -160,6 +182,13 @@ fn packed(weight: &Tensor, bias: Option<&Tensor>, gated: bool) -> Result<Product
 fn forward(product: &Product, x: &Tensor, added: Added) -> Result<Tensor> {
     let (walk, rows) = rows(x)?;
     tensor(product.multiply(x, walk, rows, added)?, shape(product, x)?)
+}
+
+/// What each of `products` makes of `x`, normalised if there is a norm.
+fn forward_each(products: &[&Product], x: &Tensor, norm: Option<Affine>) -> Result<Vec<Tensor>> {
+    let (walk, rows) = rows(x)?;
+    let results = Product::multiply_each(products, (x, norm), walk, rows)?;
+    products.iter().zip(results).map(|(product, result)| tensor(result, shape(product, x)?)).collect()
 }
 
 /// How to walk over `[.., L, inputs]`, and how many rows there are.

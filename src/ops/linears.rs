@@ -1,6 +1,7 @@
 //! Several linear maps of one input.
 
 use super::linear::Linear;
+use super::norm::LayerNorm;
 use crate::error::Result;
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
@@ -41,6 +42,15 @@ impl Linears {
             Kind::Apart(maps) => Linear::forward_each(maps, x),
             #[cfg(feature = "cuda")]
             Kind::Joined(linear) => self.split(&linear.forward(x, None)?),
+        }
+    }
+
+    /// [`Linears::forward`] of `x` as `norm` makes it.
+    pub(super) fn forward_normed(&self, x: &Tensor, norm: &LayerNorm) -> Result<Vec<Tensor>> {
+        match &self.kind {
+            Kind::Apart(maps) => Linear::forward_each_normed(maps, x, norm),
+            #[cfg(feature = "cuda")]
+            Kind::Joined(_) => self.forward(&norm.forward(x)?),
         }
     }
 

@@ -149,6 +149,14 @@ impl LayerNorm {
         Ok(Self { kind: LayerKind::new(weight, bias, eps)? })
     }
 
+    /// What the norm does on a processor, if it lies there.
+    pub(super) fn on_cpu(&self) -> Option<Affine<'_>> {
+        match &self.kind {
+            LayerKind::Cpu(scale) => Some(scale.affine()),
+            _ => None,
+        }
+    }
+
     /// Normalises `[.., C]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.kind {

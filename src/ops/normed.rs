@@ -120,7 +120,7 @@ impl NormedLinears {
     /// What each map makes of normalised rows: `[B, L, outputs]`, on a GPU side by side in memory.
     pub fn forward(&self, x: &Rows) -> Result<Vec<Tensor>> {
         match &self.kind {
-            LinearsKind::Apart { norm, maps } => maps.forward(&norm.forward(&x.values)?),
+            LinearsKind::Apart { norm, maps } => maps.forward_normed(&x.values, norm),
             #[cfg(feature = "cuda")]
             LinearsKind::Folded { map, outputs, count } => {
                 let all = map.forward(&x.values, x.moments.as_ref())?;
@@ -166,7 +166,7 @@ impl NormedGated {
     /// Maps rows `[B, L, C]`, normalised, to `[B, L, outputs]`.
     pub fn forward(&self, x: &Rows) -> Result<Tensor> {
         match &self.kind {
-            GatedKind::Apart { norm, map } => map.forward(&norm.forward(&x.values)?),
+            GatedKind::Apart { norm, map } => map.forward_normed(&x.values, norm),
             #[cfg(feature = "cuda")]
             GatedKind::Folded(map) => map.forward(&x.values, x.moments.as_ref()),
         }
@@ -190,5 +190,58 @@ impl Linear {
             return Ok(Rows::measured(linear.forward_measured(x, Some(&residual.values))?));
         }
         Ok(Rows::plain(self.forward_add(x, &residual.values)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cpu::isa::forced::each;
+    use super::super::testing::{assert_near, random};
+    use super::*;
+    use candle_core::{DType, Device};
+    use std::collections::HashMap;
+
+    const CHANNELS: usize = 512;
+    const OUTPUTS: usize = 256;
+
+    fn source(dtype: DType) -> VarBuilder<'static> {
+        let (channels, outputs) = (CHANNELS, OUTPUTS);
+        let tensors = [
+            ("norm.weight", random(&[channels], 1)),
+            ("norm.bias", random(&[channels], 2)),
+            ("a.weight", random(&[outputs, channels], 3)),
+            ("b.weight", random(&[outputs, channels], 4)),
+            ("gated.weight", random(&[2 * outputs, channels], 5)),
+            ("gated.bias", random(&[2 * outputs], 6)),
+        ];
+        let stored = tensors.map(|(name, tensor)| (name.to_owned(), tensor.to_dtype(dtype).unwrap()));
+        VarBuilder::from_tensors(HashMap::from(stored), dtype, &Device::Cpu)
+    }
+
+    #[test]
+    fn what_is_normalised_on_the_way_in_is_what_the_norm_makes_to_the_last_bit() {
+        each(|_| {
+            for dtype in [DType::F32, DType::BF16, DType::F16] {
+                let vb = source(dtype);
+                let norm = NormSource { vb: &vb.pp("norm"), channels: CHANNELS, eps: 1e-5 };
+                let maps = [vb.pp("a"), vb.pp("b")];
+                let normed = NormedLinears::load_no_bias(norm, &maps, OUTPUTS).unwrap();
+                let gated = NormedGated::load(norm, &vb.pp("gated"), OUTPUTS).unwrap();
+                let plain = norm.load().unwrap();
+                let plain_maps = Linears::load_no_bias(&maps, CHANNELS, OUTPUTS).unwrap();
+                let plain_gated = GatedLinear::load(&vb.pp("gated"), CHANNELS, OUTPUTS).unwrap();
+                // So many rows that seven products repay, and fewer.
+                for rows in [3, 128] {
+                    let x = (random(&[2, rows, CHANNELS], 7) + 1.0).unwrap();
+                    let want = plain.forward(&x).unwrap();
+                    let rows = Rows::plain(x);
+                    let got = normed.forward(&rows).unwrap();
+                    for (got, want) in got.iter().zip(plain_maps.forward(&want).unwrap()) {
+                        assert_near(got, &want, 0.0);
+                    }
+                    assert_near(&gated.forward(&rows).unwrap(), &plain_gated.forward(&want).unwrap(), 0.0);
+                }
+            }
+        });
     }
 }

@@ -2,6 +2,7 @@
 
 use super::cpu::finish::Finish;
 use super::cpu::isa::Isa;
+use super::cpu::norm::Affine;
 use super::cpu::patches::{Patches, Walk};
 use super::cpu::product::{Prepared, multiply, multiply_each};
 use super::cpu::tile::COLUMNS;
@@ -55,14 +56,22 @@ impl Product {
         Ok(multiply(Isa::current(), &patches, &self.weight, finish, rows))
     }
 
-    /// `x` `[B, .., inputs]`, walked over, times the weights of all `products`, which have no bias.
-    pub fn multiply_each(products: &[&Self], x: &Tensor, walk: Walk, rows: usize) -> Result<Vec<Vec<f32>>> {
+    /// `x` `[B, .., inputs]`, normalised if there is a norm and walked over, times the weights of all `products`.
+    pub fn multiply_each(
+        products: &[&Self],
+        (x, norm): (&Tensor, Option<Affine>),
+        walk: Walk,
+        rows: usize,
+    ) -> Result<Vec<Vec<f32>>> {
         let x = plain(x)?;
         let numbers = read(&x);
         let channels = x.dim(D::Minus1)?;
         let patches = Patches { data: numbers.slice()?, channels, walk };
-        let weights: Vec<&Weight> = products.iter().map(|product| &product.weight).collect();
-        Ok(multiply_each(Isa::current(), &patches, &weights, rows))
+        let weights = products.iter().map(|product| {
+            (&product.weight, Finish { bias: product.bias.as_deref(), bias_rows: rows, add: None })
+        });
+        let weights: Vec<_> = weights.collect();
+        Ok(multiply_each(Isa::current(), &patches, norm, &weights, rows))
     }
 
     /// The weight, prepared for parts of what `whole` walks over.

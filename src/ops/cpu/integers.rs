@@ -2,6 +2,7 @@
 
 use super::finish::{Finish, Place};
 use super::isa::Isa;
+use super::norm::{Affine, normalised};
 use super::patches::Walk;
 use super::product::tasks;
 use super::scaled::{Cut, multiply_chain, scale_rows, scaled_pieces};
@@ -33,11 +34,14 @@ pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<
     unsafe { filled(rows * weight.width(), write) }
 }
 
-/// Rows of `depth` numbers, each as [`scale_rows`] makes it.
-pub fn scaled_rows(isa: Isa, data: &[f32], depth: usize) -> Vec<f32> {
+/// Rows of `depth` numbers, normalised if there is a norm, each as [`scale_rows`] makes it.
+pub fn scaled_rows(isa: Isa, data: &[f32], depth: usize, norm: Option<Affine>) -> Vec<f32> {
     let length = Cut::of(depth / 2).length();
+    let scale = |row: &[f32], out: &mut [Slot]| {
+        normalised(isa, row, norm, |row| scale_rows(isa, row, depth, (out, length)));
+    };
     // SAFETY: every row is scaled, and its units are written.
-    unsafe { scaled_pieces(data, depth, length, |row, out| scale_rows(isa, row, depth, (out, length))) }
+    unsafe { scaled_pieces(data, depth, length, scale) }
 }
 
 struct Product<'a> {

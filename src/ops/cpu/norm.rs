@@ -3,7 +3,8 @@
 use super::isa::{Isa, vectorised};
 use super::math::silu;
 use super::product::ranges;
-use super::shared::{Slot, filled};
+use super::scratch;
+use super::shared::{Slot, filled, slots};
 use super::values::{Values, Wide};
 use rayon::prelude::*;
 
@@ -186,6 +187,16 @@ pub fn layer_norm(isa: Isa, x: &[f32], affine: Affine) -> Vec<f32> {
     };
     // SAFETY: whole rows make up each chunk, and chunks all there is.
     unsafe { filled(x.len(), write) }
+}
+
+/// Gives `work` rows as `norm` makes them, if there is one.
+pub fn normalised(isa: Isa, rows: &[f32], norm: Option<Affine>, work: impl FnOnce(&[f32])) {
+    let Some(norm) = norm else { return work(rows) };
+    scratch::with([rows.len()], |[room]| {
+        // SAFETY: normalising writes numbers alone.
+        normalise_rows(isa, rows, norm, unsafe { slots(room) });
+        work(room);
+    });
 }
 
 vectorised!(fn normalise_rows(x: &[f32], affine: Affine, out: &mut [Slot]) => normalise_rows_inner);

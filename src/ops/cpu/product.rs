@@ -4,6 +4,7 @@ use super::finish::{Finish, Place};
 use super::hands;
 use super::integers;
 use super::isa::Isa;
+use super::norm::{Affine, layer_norm};
 use super::patches::{Patches, Walk};
 use super::scratch::{self, bits};
 use super::shared::{Shared, Slot, filled};
@@ -36,7 +37,7 @@ pub fn multiply(isa: Isa, patches: &Patches<f32>, weight: &Weight, finish: Finis
         Some(tiles) => Filtered::once(isa, tiles, weight).convolve(patches, finish, rows),
         None => {
             let kind = Kind::of(isa, &patches.walk, weight);
-            Left::new(isa, kind, patches).multiply(isa, patches, (weight, finish), rows)
+            Left::new(isa, kind, patches, None).multiply(isa, patches, (weight, finish), rows)
         }
     }
 }
@@ -73,7 +74,7 @@ impl<'a> Prepared<'a> {
         match &self.filtered {
             Some(filtered) => filtered.convolve(patches, finish, rows),
             None => {
-                let left = Left::new(self.isa, self.kind, patches);
+                let left = Left::new(self.isa, self.kind, patches, None);
                 left.multiply(self.isa, patches, (self.weight, finish), rows)
             }
         }
@@ -88,19 +89,40 @@ fn check(patches: &Patches<f32>, weight: &Weight, finish: Finish, rows: usize) {
     assert!(finish.bias.is_none_or(|bias| bias.len() == biases), "each group of rows has its bias");
 }
 
-/// The products of what `patches` are with each of `weights`: what they become on their way in, they become once.
+/// The products of what `patches` are, normalised pixel by pixel if there is a `norm`, with each of `weights`, plus its
+/// finish: what they become on their way in, they become once.
 ///
 /// # Panics
 /// If the operands do not fit together.
-pub fn multiply_each(isa: Isa, patches: &Patches<f32>, weights: &[&Weight], rows: usize) -> Vec<Vec<f32>> {
-    let mut made = (Kind::Floats, Left::Floats);
-    let products = weights.iter().map(|weight| {
-        check(patches, weight, Finish::default(), rows);
-        let kind = Kind::of(isa, &patches.walk, weight);
-        if made.0 != kind {
-            made = (kind, Left::new(isa, kind, patches));
+pub fn multiply_each(
+    isa: Isa,
+    patches: &Patches<f32>,
+    norm: Option<Affine>,
+    weights: &[(&Weight, Finish)],
+    rows: usize,
+) -> Vec<Vec<f32>> {
+    let kinds = weights.iter().map(|(weight, finish)| {
+        check(patches, weight, *finish, rows);
+        Kind::of(isa, &patches.walk, weight)
+    });
+    let kinds: Vec<Kind> = kinds.collect();
+    // Other kinds read the pixels as they are.
+    let whole = norm.filter(|_| kinds.iter().any(|kind| !kind.is_scaled()));
+    let whole = whole.map(|norm| layer_norm(isa, patches.data, norm));
+    let (patches, norm) = match &whole {
+        Some(data) => (Patches { data, ..*patches }, None),
+        None => (*patches, norm),
+    };
+    let mut lefts: Vec<(Kind, Left)> = Vec::new();
+    for kind in &kinds {
+        if lefts.iter().all(|(made, _)| made != kind) {
+            lefts.push((*kind, Left::new(isa, *kind, &patches, norm)));
         }
-        made.1.multiply(isa, patches, (weight, Finish::default()), rows)
+    }
+    // Side by side: threads wait for one another at the end of all, not of each.
+    let products = weights.par_iter().zip(&kinds).map(|(product, kind)| {
+        let left = lefts.iter().find(|(made, _)| made == kind);
+        left.expect("each kind was made").1.multiply(isa, &patches, *product, rows)
     });
     products.collect()
 }
@@ -116,6 +138,11 @@ enum Kind {
 }
 
 impl Kind {
+    /// Whether rows are scaled on their way in, which may normalise them as well.
+    fn is_scaled(self) -> bool {
+        matches!(self, Self::Integers | Self::Seven)
+    }
+
     /// For products of `weight` with what `walk` reads.
     fn of(isa: Isa, walk: &Walk, weight: &Weight) -> Self {
         if integers::take(isa, walk, weight) {
@@ -137,12 +164,14 @@ enum Left {
 }
 
 impl Left {
-    fn new(isa: Isa, kind: Kind, patches: &Patches<f32>) -> Self {
+    /// Only kinds that are scaled may have a norm.
+    fn new(isa: Isa, kind: Kind, patches: &Patches<f32>, norm: Option<Affine>) -> Self {
+        let Patches { data, channels, .. } = *patches;
         match kind {
             Kind::Floats => Self::Floats,
-            Kind::Pairs => Self::Pairs(pairs(isa, patches.data)),
-            Kind::Integers => Self::Integers(integers::scaled_rows(isa, patches.data, patches.channels)),
-            Kind::Seven => Self::Seven(strassen::scaled_rows(isa, patches.data, patches.channels)),
+            Kind::Pairs => Self::Pairs(pairs(isa, data)),
+            Kind::Integers => Self::Integers(integers::scaled_rows(isa, data, channels, norm)),
+            Kind::Seven => Self::Seven(strassen::scaled_rows(isa, data, channels, norm)),
         }
     }
 

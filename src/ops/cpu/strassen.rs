@@ -7,6 +7,7 @@
 
 use super::finish::{Finish, Place};
 use super::isa::{Isa, vectorised};
+use super::norm::{Affine, normalised};
 use super::product::ranges;
 use super::scaled::{Cut, factor, greater, rounded, scaled_pieces, unit};
 use super::scratch::{self, bits, bits_mut, halves_of, halves_of_mut};
@@ -89,13 +90,14 @@ pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<
     unsafe { filled(2 * pairs * weight.width(), write) }
 }
 
-/// The left factors of all terms, of each pair of rows of `depth` numbers.
-pub fn scaled_rows(isa: Isa, data: &[f32], depth: usize) -> Vec<f32> {
+/// The left factors of all terms, of each pair of rows of `depth` numbers, which are normalised if there is a norm.
+pub fn scaled_rows(isa: Isa, data: &[f32], depth: usize, norm: Option<Affine>) -> Vec<f32> {
     let cut = Cut::of(depth / 2);
+    let scale = |rows: &[f32], out: &mut [Slot]| {
+        normalised(isa, rows, norm, |rows| scale_two_rows(isa, rows, cut, out));
+    };
     // SAFETY: all factors of every pair of rows are written, and its units.
-    unsafe {
-        scaled_pieces(data, 2 * depth, left_length(cut), |rows, out| scale_two_rows(isa, rows, cut, out))
-    }
+    unsafe { scaled_pieces(data, 2 * depth, left_length(cut), scale) }
 }
 
 /// Elements of a pair of rows: a factor of each term for each chain, and their units.
@@ -359,7 +361,7 @@ mod tests {
             let order = Order { outputs, inputs: depth, taps: 1, gated: false };
             let weight = Weight::pack(Stored::Bf16(&values), order);
             assert!(repays(rows, &weight));
-            let left = scaled_rows(isa, &data, depth);
+            let left = scaled_rows(isa, &data, depth, None);
             let got = multiply(isa, &left, &weight, Finish::default());
             let cut = Cut::of(depth / 2);
             assert_eq!(cut.chains(), 2);
