@@ -134,9 +134,9 @@ def main():
             ours, _, theirs = pair.partition("/")
             own = [args.easel, "bench", "--model", "dummy:sdxl", "--what", what, "--dtype", ours, "--rows", args.rows,
                    "--runs", args.runs, "--json"] + (["--size", f"{side}x{side}"] if side else [])
-            other = [sys.executable, __file__, "--peer", what, "--side", side or 0, "--dtype", theirs or ours,
-                     "--rows", args.rows, "--runs", args.runs]
-            turns = [[output(command, args.threads)[-1] for command in (own, other)] for _ in range(args.rounds)]
+            diffusers = [sys.executable, __file__, "--peer", what, "--side", side or 0, "--dtype", theirs or ours,
+                         "--rows", args.rows, "--runs", args.runs]
+            turns = [[output(command, args.threads)[-1] for command in (own, diffusers)] for _ in range(args.rounds)]
             line, other = (medians(lines) for lines in zip(*turns))
             ratio = line["median_s"] / other["median_s"]
             print(f"{cell:<10} {ours + '/' + (theirs or ours):>10} {line['median_s']:9.3f} {other['median_s']:9.3f} {ratio:6.2f} "
