@@ -214,9 +214,8 @@ impl Convolution<'_> {
         let pixels = unsafe { filled(groups * group, write) };
         // With many threads tiles are shared out too, for each part of which a panel is mapped anew.
         let part = even(count, groups.div_ceil((hands::tasks() / panels).max(1)) * ROWS);
-        let tasks: Vec<_> =
-            (0..panels).flat_map(|panel| ranges(count, part).map(move |tiles| (panel, tiles))).collect();
-        tasks.into_par_iter().with_max_len(1).for_each(|(panel, part)| {
+        let tasks = (0..panels).flat_map(|panel| ranges(count, part).map(move |tiles| (panel, tiles)));
+        hands::one_by_one(tasks, |(panel, part)| {
             let block = even(part.len(), AT_ONCE);
             let sizes = [self.grid.tiles.of_panel(self.weight), self.of_products(block)];
             scratch::with(sizes, |[points, products]| {
@@ -312,14 +311,30 @@ impl Convolution<'_> {
         let (length, used) = (length(self.weight), self.weight.used(panel));
         let products = products.chunks_exact_mut(tiles * COLUMNS + APART);
         for (point, (numbers, c)) in points.chunks_exact(length * COLUMNS).zip(products).enumerate() {
+            let c = &mut c[..tiles * COLUMNS];
+            if self.vanish::<O>(pixels, point) {
+                c.fill(0.0);
+                continue;
+            }
             // A panel is used for these few tiles alone; meanwhile that of the next point comes from memory.
-            let b = Columns { numbers, used, ahead: length };
-            let rows = c[..tiles * COLUMNS].chunks_mut(ROWS * COLUMNS);
-            for (group, c) in pixels.chunks_exact(self.of_group()).zip(rows) {
+            let next = (point + 1..self.grid.tiles.points()).find(|next| !self.vanish::<O>(pixels, *next));
+            let b = Columns { numbers, used, ahead: next.map_or(1, |next| next - point) * length };
+            for (group, c) in pixels.chunks_exact(self.of_group()).zip(c.chunks_mut(ROWS * COLUMNS)) {
                 let a = &group[point * self.of_point()..][..c.len() / COLUMNS * length];
                 O::multiply(self.isa, (a, length), b, c);
             }
         }
+    }
+
+    /// Whether `pixels` as groups are zeros at a point. Those of an enlarged picture, whose neighbours are equal, are so at one point
+    /// of a line: at 11 of 36, or 7 of 16.
+    fn vanish<O: Operands>(&self, pixels: &[f32], point: usize) -> bool {
+        let length = length(self.weight);
+        let rows = |group: &[f32]| {
+            let rows = &group[point * self.of_point()..][..ROWS * length];
+            rows.chunks_exact(length).all(O::vanish)
+        };
+        pixels.chunks_exact(self.of_group()).all(rows)
     }
 
     /// Where a tile's results within the picture go, and their bias.
@@ -365,6 +380,32 @@ mod tests {
         let order = Order { outputs: OUTPUTS, inputs: INPUTS, taps: 9, gated: false };
         let halves: Vec<_> = values.iter().map(|value| half::bf16::from_f32(*value)).collect();
         [Stored::F32(&values), Stored::Bf16(&halves)].map(|stored| Weight::pack(stored, order))
+    }
+
+    #[test]
+    fn pixels_of_an_enlarged_picture_vanish_at_a_point_of_each_line_and_others_nowhere() {
+        fn vanishing<O: Operands, F: Filter<R, P>, const R: usize, const P: usize>(
+            walk: Walk,
+            weight: &Weight,
+        ) -> usize {
+            let rows = walk.out.0 * walk.out.1;
+            let data = numbers(walk.stored.0 * walk.stored.1 * INPUTS, 2);
+            let patches = Patches { data: &data, channels: INPUTS, walk };
+            let (isa, grid) = (Isa::current(), Grid::new(F::TILES, &patches, rows));
+            let convolution = Convolution { isa, patches: &patches, weight, finish: Finish::default(), grid };
+            let mut pixels = vec![0.0; convolution.of_group()];
+            // SAFETY: mapping writes numbers alone.
+            convolution.map_group::<O, F, R, P>(0..ROWS, unsafe { slots(&mut pixels) });
+            (0..P * P).filter(|point| convolution.vanish::<O>(&pixels, *point)).count()
+        }
+        let enlarged = Walk { stored: (9, 11), seen: (18, 22), out: (18, 22), ..walk() };
+        let [floats, pairs] = &weights();
+        assert_eq!(vanishing::<Floats, Four, 4, 6>(enlarged, floats), 11);
+        assert_eq!(vanishing::<Scaled, Four, 4, 6>(enlarged, pairs), 11);
+        assert_eq!(vanishing::<Floats, Two, 2, 4>(enlarged, floats), 7);
+        assert_eq!(vanishing::<Scaled, Two, 2, 4>(enlarged, pairs), 7);
+        assert_eq!(vanishing::<Scaled, Four, 4, 6>(walk(), pairs), 0);
+        assert_eq!(vanishing::<Floats, Two, 2, 4>(walk(), floats), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::super::scaled::{self, Cut, LARGEST_ALONE, find_units, scale_rows};
 use super::super::scratch::{self, bits, bits_mut};
 use super::super::shared::{Slot, slots};
 use super::super::tile::{self, COLUMNS, Columns, Run};
+use super::super::vector::WIDEST;
 use super::super::weight::Weight;
 use super::filters::{Filter, TAPS};
 use super::points;
@@ -33,6 +34,9 @@ pub trait Operands {
         room: &mut [f32],
         out: (&mut [Slot], usize),
     );
+
+    /// Whether a pixel's numbers at a point are zeros.
+    fn vanish(row: &[f32]) -> bool;
 
     /// The products `[rows, 32]` of up to [`ROWS`](tile::ROWS) rows of `length` numbers and of columns as long.
     fn multiply(isa: Isa, rows: (&[f32], usize), columns: Columns<f32>, c: &mut [f32]);
@@ -70,6 +74,11 @@ impl Operands for Floats {
         (out, step): (&mut [Slot], usize),
     ) {
         points::map_pixels::<F, R, P>(isa, pixels, out, step);
+    }
+
+    fn vanish(row: &[f32]) -> bool {
+        // Not number by number: that could not be done by vectors.
+        row.chunks(WIDEST).all(|part| part.iter().fold(0, |bits, number| bits | number.to_bits()) == 0)
     }
 
     fn multiply(isa: Isa, (rows, length): (&[f32], usize), columns: Columns<f32>, c: &mut [f32]) {
@@ -119,6 +128,10 @@ impl Operands for Scaled {
         // SAFETY: mapping writes numbers alone.
         points::map_pixels::<F, R, P>(isa, pixels, unsafe { slots(room) }, channels);
         scale_rows(isa, &room[..P * P * channels], channels, (out, step));
+    }
+
+    fn vanish(row: &[f32]) -> bool {
+        row[Cut::of_length(row.len()).pairs..].iter().all(|unit| *unit == 0.0)
     }
 
     fn multiply(isa: Isa, rows: (&[f32], usize), columns: Columns<f32>, c: &mut [f32]) {
