@@ -87,24 +87,16 @@ impl Linear {
         }
     }
 
-    /// What each of several maps makes of `x`, which is read once where they lie on a processor.
-    pub(super) fn forward_each(maps: &[Self], x: &Tensor) -> Result<Vec<Tensor>> {
-        match Self::all_on_cpu(maps) {
-            Some(products) => forward_each(&products, x, None),
-            None => maps.iter().map(|map| map.forward(x)).collect(),
+    /// What each of several maps makes of `x`, normalised if there is a norm: where all lie on a processor, `x` is read once, and
+    /// normalised on the way in.
+    pub(super) fn forward_each(maps: &[Self], x: &Tensor, norm: Option<&LayerNorm>) -> Result<Vec<Tensor>> {
+        let affine = norm.and_then(LayerNorm::on_cpu);
+        let products = maps.iter().map(Self::on_cpu).collect::<Option<Vec<_>>>();
+        if let Some(products) = products.filter(|_| affine.is_some() == norm.is_some()) {
+            return forward_each(&products, x, affine);
         }
-    }
-
-    /// What each of several maps makes of `x` as `norm` makes it: on a processor on the way in.
-    pub(super) fn forward_each_normed(maps: &[Self], x: &Tensor, norm: &LayerNorm) -> Result<Vec<Tensor>> {
-        match (Self::all_on_cpu(maps), norm.on_cpu()) {
-            (Some(products), Some(norm)) => forward_each(&products, x, Some(norm)),
-            _ => Self::forward_each(maps, &norm.forward(x)?),
-        }
-    }
-
-    fn all_on_cpu(maps: &[Self]) -> Option<Vec<&Product>> {
-        maps.iter().map(Self::on_cpu).collect()
+        let normed = norm.map(|norm| norm.forward(x)).transpose()?;
+        maps.iter().map(|map| map.forward(normed.as_ref().unwrap_or(x))).collect()
     }
 
     fn on_cpu(&self) -> Option<&Product> {

@@ -36,28 +36,22 @@ impl Linears {
         Ok(Self { kind: Kind::Apart(maps.collect::<Result<_>>()?), outputs })
     }
 
-    /// What each map makes of `[B, L, inputs]`: `[B, L, outputs]`, on a GPU side by side in memory.
-    pub fn forward(&self, x: &Tensor) -> Result<Vec<Tensor>> {
+    /// What each map makes of `[B, L, inputs]`, normalised if there is a norm: `[B, L, outputs]`, on a GPU side by side in memory.
+    pub fn forward(&self, x: &Tensor, norm: Option<&LayerNorm>) -> Result<Vec<Tensor>> {
         match &self.kind {
-            Kind::Apart(maps) => Linear::forward_each(maps, x),
+            Kind::Apart(maps) => Linear::forward_each(maps, x, norm),
             #[cfg(feature = "cuda")]
-            Kind::Joined(linear) => self.split(&linear.forward(x, None)?),
+            Kind::Joined(linear) => {
+                let normed = norm.map(|norm| norm.forward(x)).transpose()?;
+                self.split(&linear.forward(normed.as_ref().unwrap_or(x), None)?)
+            }
         }
     }
 
-    /// [`Linears::forward`] of `x` as `norm` makes it.
-    pub(super) fn forward_normed(&self, x: &Tensor, norm: &LayerNorm) -> Result<Vec<Tensor>> {
-        match &self.kind {
-            Kind::Apart(maps) => Linear::forward_each_normed(maps, x, norm),
-            #[cfg(feature = "cuda")]
-            Kind::Joined(_) => self.forward(&norm.forward(x)?),
-        }
-    }
-
-    /// [`Linears::forward`] with the results side by side: `[B, L, maps * outputs]`.
+    /// [`Linears::forward`] without a norm, with the results side by side: `[B, L, maps * outputs]`.
     pub fn forward_joined(&self, x: &Tensor) -> Result<Tensor> {
         match &self.kind {
-            Kind::Apart(_) => Ok(Tensor::cat(&self.forward(x)?, D::Minus1)?),
+            Kind::Apart(_) => Ok(Tensor::cat(&self.forward(x, None)?, D::Minus1)?),
             #[cfg(feature = "cuda")]
             Kind::Joined(linear) => linear.forward(x, None),
         }

@@ -120,7 +120,7 @@ impl NormedLinears {
     /// What each map makes of normalised rows: `[B, L, outputs]`, on a GPU side by side in memory.
     pub fn forward(&self, x: &Rows) -> Result<Vec<Tensor>> {
         match &self.kind {
-            LinearsKind::Apart { norm, maps } => maps.forward_normed(&x.values, norm),
+            LinearsKind::Apart { norm, maps } => maps.forward(&x.values, Some(norm)),
             #[cfg(feature = "cuda")]
             LinearsKind::Folded { map, outputs, count } => {
                 let all = map.forward(&x.values, x.moments.as_ref())?;
@@ -236,7 +236,7 @@ mod tests {
                     let want = plain.forward(&x).unwrap();
                     let rows = Rows::plain(x);
                     let got = normed.forward(&rows).unwrap();
-                    for (got, want) in got.iter().zip(plain_maps.forward(&want).unwrap()) {
+                    for (got, want) in got.iter().zip(plain_maps.forward(&want, None).unwrap()) {
                         assert_near(got, &want, 0.0);
                     }
                     assert_near(&gated.forward(&rows).unwrap(), &plain_gated.forward(&want).unwrap(), 0.0);

@@ -58,6 +58,13 @@ pub fn tasks() -> usize {
     if hands < 2 { 1 } else { TASKS * hands }
 }
 
+/// Does `work` with each of `tasks`, which threads take one by one: the pool would hand several to a thread together, and no other
+/// could take what that has not begun.
+pub fn one_by_one<T: Send>(tasks: impl Iterator<Item = T>, work: impl Fn(T) + Send + Sync) {
+    let tasks: Vec<T> = tasks.collect();
+    tasks.into_par_iter().with_max_len(1).for_each(work);
+}
+
 /// What `work` makes of each of so many pieces, which the threads share out among themselves.
 pub fn share_out<R: Send>(pieces: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
     let crew = Crew::new(rayon::current_num_threads(), pieces);

@@ -2,7 +2,7 @@
 
 use super::finish::{Finish, Place};
 use super::isa::Isa;
-use super::norm::{Affine, normalised};
+use super::norm::Affine;
 use super::patches::Walk;
 use super::product::tasks;
 use super::scaled::{Cut, multiply_chain, scale_rows, scaled_pieces};
@@ -37,11 +37,9 @@ pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<
 /// Rows of `depth` numbers, normalised if there is a norm, each as [`scale_rows`] makes it.
 pub fn scaled_rows(isa: Isa, data: &[f32], depth: usize, norm: Option<Affine>) -> Vec<f32> {
     let length = Cut::of(depth / 2).length();
-    let scale = |row: &[f32], out: &mut [Slot]| {
-        normalised(isa, row, norm, |row| scale_rows(isa, row, depth, (out, length)));
-    };
+    let scale = |row: &[f32], out: &mut [Slot]| scale_rows(isa, row, depth, (out, length));
     // SAFETY: every row is scaled, and its units are written.
-    unsafe { scaled_pieces(data, depth, length, scale) }
+    unsafe { scaled_pieces(isa, (data, norm), depth, length, scale) }
 }
 
 struct Product<'a> {

@@ -6,6 +6,7 @@
 //! other. Only the whole sum has to fit: what passes 32 bits on the way comes back.
 
 use super::isa::{Isa, vectorised};
+use super::norm::{Affine, normalised};
 use super::scratch::{self, bits};
 use super::shared::{Slot, filled, halves};
 use super::tile::{COLUMNS, Columns, Integers, ROWS, Run, Units, multiply_integers};
@@ -70,12 +71,13 @@ impl Cut {
     }
 }
 
-/// What `scale` makes of pieces of `data`, `length` elements of each `count` numbers.
+/// What `scale` makes of pieces of `data`, normalised if there is a norm, `length` elements of each `count` numbers.
 ///
 /// # Safety
 /// `scale` must write every element.
 pub unsafe fn scaled_pieces(
-    data: &[f32],
+    isa: Isa,
+    (data, norm): (&[f32], Option<Affine>),
     count: usize,
     length: usize,
     scale: impl Fn(&[f32], &mut [Slot]) + Sync,
@@ -84,7 +86,7 @@ pub unsafe fn scaled_pieces(
         let chunks = data.par_chunks(AT_ONCE * count).zip(out.par_chunks_mut(AT_ONCE * length));
         chunks.for_each(|(data, out)| {
             let pieces = data.chunks_exact(count).zip(out.chunks_exact_mut(length));
-            pieces.for_each(|(piece, out)| scale(piece, out));
+            pieces.for_each(|(piece, out)| normalised(isa, piece, norm, |piece| scale(piece, out)));
         });
     };
     // SAFETY: the caller's promise.

@@ -6,8 +6,9 @@
 //! columns are the even and the odd panels: what a row becomes depends on its neighbour, and on nothing else.
 
 use super::finish::{Finish, Place};
+use super::hands;
 use super::isa::{Isa, vectorised};
-use super::norm::{Affine, normalised};
+use super::norm::Affine;
 use super::product::ranges;
 use super::scaled::{Cut, factor, greater, rounded, scaled_pieces, unit};
 use super::scratch::{self, bits, bits_mut, halves_of, halves_of_mut};
@@ -15,7 +16,6 @@ use super::shared::{Shared, Slot, filled, halves};
 use super::tile::{COLUMNS, Integers, ROWS, Run, Settled, Step, Units, add_integers};
 use super::vector::{Loop, Vector, run};
 use super::weight::{ScaledPanel, Weight};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// The fewest rows of a picture that repay sums of columns.
@@ -82,9 +82,7 @@ pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<
         let block = pairs.div_ceil(blocks).next_multiple_of(ROWS);
         let tasks = ranges(pairs, block)
             .flat_map(|pairs| (0..weight.panels() / 2).map(move |two| (pairs.clone(), two)));
-        let tasks: Vec<_> = tasks.collect();
-        // One by one: the pool would hand several to a thread together, and no other could take what it has not begun.
-        tasks.into_par_iter().with_max_len(1).for_each(|(pairs, two)| product.task(&pairs, two, out));
+        hands::one_by_one(tasks, |(pairs, two)| product.task(&pairs, two, out));
     };
     // SAFETY: the tasks make up all pairs of rows and of panels, and the panels all columns.
     unsafe { filled(2 * pairs * weight.width(), write) }
@@ -93,11 +91,9 @@ pub fn multiply(isa: Isa, left: &[f32], weight: &Weight, finish: Finish) -> Vec<
 /// The left factors of all terms, of each pair of rows of `depth` numbers, which are normalised if there is a norm.
 pub fn scaled_rows(isa: Isa, data: &[f32], depth: usize, norm: Option<Affine>) -> Vec<f32> {
     let cut = Cut::of(depth / 2);
-    let scale = |rows: &[f32], out: &mut [Slot]| {
-        normalised(isa, rows, norm, |rows| scale_two_rows(isa, rows, cut, out));
-    };
+    let scale = |rows: &[f32], out: &mut [Slot]| scale_two_rows(isa, rows, cut, out);
     // SAFETY: all factors of every pair of rows are written, and its units.
-    unsafe { scaled_pieces(data, 2 * depth, left_length(cut), scale) }
+    unsafe { scaled_pieces(isa, (data, norm), 2 * depth, left_length(cut), scale) }
 }
 
 /// Elements of a pair of rows: a factor of each term for each chain, and their units.

@@ -151,7 +151,7 @@ fn gated_and_joined_maps_are_those_of_the_reference() {
         assert_near("gated", &got, &want, 2.0 * bound);
         let halves = [0, outputs].map(|from| weight.narrow(0, from, outputs).unwrap());
         let vbs = halves.each_ref().map(|half| weights(&[("weight", half)], dtype, &device));
-        let joined = Linears::load_no_bias(&vbs, inputs, outputs).unwrap().forward(&x_there).unwrap();
+        let joined = Linears::load_no_bias(&vbs, inputs, outputs).unwrap().forward(&x_there, None).unwrap();
         for (got, half) in joined.iter().zip(halves) {
             assert_near("joined", got, &reference::Linear::new(half, None).forward(&x).unwrap(), bound);
         }
