@@ -1,10 +1,14 @@
 //! Where memory comes from: an allocator that keeps freed pages for what comes next.
 
+mod recent;
+
 use libmimalloc_sys::{
-    mi_free, mi_malloc, mi_malloc_aligned, mi_realloc_aligned, mi_zalloc, mi_zalloc_aligned,
+    mi_free, mi_malloc, mi_malloc_aligned, mi_realloc_aligned, mi_usable_size, mi_zalloc, mi_zalloc_aligned,
 };
+use recent::Recent;
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{c_long, c_void};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// For how long it keeps them. Its own second is less than an evaluation of SDXL takes, so that each would have new pages cleared
 /// for it: a twentieth of its time. When the time is over it gives all of them back, however lately freed: with a minute, that comes
@@ -17,6 +21,21 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
 /// Bytes from which on a block has pages of its own, and begins with one as a rule.
 const LARGE: usize = 1 << 18;
+
+static RECENT: Mutex<Recent> = Mutex::new(Recent::new());
+
+fn recent() -> MutexGuard<'static, Recent> {
+    RECENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Frees what [`recent`] kept.
+///
+/// # Safety
+/// It must be the address of a block of mimalloc's that nobody uses.
+unsafe fn free(address: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { mi_free(std::ptr::with_exposed_provenance_mut(address)) };
+}
 
 /// mimalloc, which is told of no alignment that large blocks have anyway: it would ask for a byte more than there is in such a
 /// block, and round that up, by 256 KiB for each of SDXL's weights and each part of a picture.
@@ -49,6 +68,11 @@ impl Allocator {
 // SAFETY: blocks are mimalloc's, as large and aligned as asked for, or null; it frees what it found in either way.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() >= LARGE
+            && let Some(address) = recent().take(layout.size(), layout.align())
+        {
+            return std::ptr::with_exposed_provenance_mut(address);
+        }
         Self::find(layout, mi_malloc, mi_malloc_aligned)
     }
 
@@ -56,9 +80,16 @@ unsafe impl GlobalAlloc for Allocator {
         Self::find(layout, mi_zalloc, mi_zalloc_aligned)
     }
 
-    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { mi_free(block.cast()) }
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise; what was kept is nobody's.
+        unsafe {
+            if layout.size() < LARGE {
+                return mi_free(block.cast());
+            }
+            let bytes = mi_usable_size(block.cast());
+            let freed = recent().keep(block.expose_provenance(), layout.size(), bytes);
+            freed.into_iter().for_each(|address| free(address));
+        }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
@@ -67,21 +98,30 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Lets the allocator keep freed pages long enough for steps to find those of the steps before.
+/// Lets the allocator keep freed pages long enough for steps to find those of the steps before, and hand out first what was freed last.
 pub fn keep_freed() {
     keep_for(KEPT_MS);
+    recent().open();
 }
 
 /// Has freed pages given back to the system while `work` is done, whose buffers are so large that pages must not lie idle: at once,
 /// and then as soon as nobody has taken them for a while.
 pub fn thriftily<R>(work: impl FnOnce() -> R) -> R {
-    struct Thrift;
+    struct Thrift {
+        were_open: bool,
+    }
     impl Drop for Thrift {
         fn drop(&mut self) {
             keep_for(KEPT_MS);
+            if self.were_open {
+                recent().open();
+            }
         }
     }
-    let _thrift = Thrift;
+    let kept = recent().close();
+    let _thrift = Thrift { were_open: kept.is_some() };
+    // SAFETY: nobody uses blocks that were kept.
+    kept.into_iter().flatten().for_each(|address| unsafe { free(address) });
     keep_for(SPARING_MS);
     // SAFETY: it asks for nothing.
     unsafe { libmimalloc_sys::mi_collect(true) };
@@ -126,7 +166,7 @@ mod tests {
             // SAFETY: the layout is not empty, and the block is freed once.
             unsafe {
                 let block = Allocator.alloc(layout);
-                assert_eq!(libmimalloc_sys::mi_usable_size(block.cast()), 4 << 20, "alignment {align}");
+                assert_eq!(mi_usable_size(block.cast()), 4 << 20, "alignment {align}");
                 Allocator.dealloc(block, layout);
             }
         }
