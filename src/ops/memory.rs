@@ -22,6 +22,7 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// Bytes from which on a block has pages of its own, and begins with one as a rule.
 const LARGE: usize = 1 << 18;
 
+/// Free blocks that mimalloc does not know to be free.
 static RECENT: Mutex<Recent> = Mutex::new(Recent::new());
 
 fn recent() -> MutexGuard<'static, Recent> {
