@@ -95,8 +95,8 @@ impl Linear {
         if let Some(products) = products.filter(|_| affine.is_some() == norm.is_some()) {
             return forward_each(&products, x, affine);
         }
-        let normed = norm.map(|norm| norm.forward(x)).transpose()?;
-        maps.iter().map(|map| map.forward(normed.as_ref().unwrap_or(x))).collect()
+        let x = LayerNorm::forward_if(norm, x)?;
+        maps.iter().map(|map| map.forward(&x)).collect()
     }
 
     fn on_cpu(&self) -> Option<&Product> {

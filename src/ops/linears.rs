@@ -41,10 +41,7 @@ impl Linears {
         match &self.kind {
             Kind::Apart(maps) => Linear::forward_each(maps, x, norm),
             #[cfg(feature = "cuda")]
-            Kind::Joined(linear) => {
-                let normed = norm.map(|norm| norm.forward(x)).transpose()?;
-                self.split(&linear.forward(normed.as_ref().unwrap_or(x), None)?)
-            }
+            Kind::Joined(linear) => self.split(&linear.forward(&LayerNorm::forward_if(norm, x)?, None)?),
         }
     }
 

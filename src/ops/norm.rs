@@ -157,6 +157,11 @@ impl LayerNorm {
         }
     }
 
+    /// `x` as `norm` makes it, or as it is without one.
+    pub(super) fn forward_if(norm: Option<&Self>, x: &Tensor) -> Result<Tensor> {
+        norm.map_or_else(|| Ok(x.clone()), |norm| norm.forward(x))
+    }
+
     /// Normalises `[.., C]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.kind {
